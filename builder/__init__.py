@@ -1,0 +1,1 @@
+"""Image-build time only: installs ComfyUI and the trainer, fetches pinned models."""

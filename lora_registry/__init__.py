@@ -1,0 +1,1 @@
+"""The registry of characters: JSON documents in the same bucket as their LoRAs."""

@@ -1,0 +1,136 @@
+"""What the registry needs of an object store, and how that store says no.
+
+`worker.storage.ObjectStore` is the real one (boto3); tests put a fault-injecting one around it.
+"Not there" is only what the store says is not there: a throttled or failed read raises
+`StoreUnavailable`, never `ObjectMissing`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+
+class StoreError(Exception):
+    """Base of what a store raises; `key` is the object's, without the configured prefix."""
+
+    code: ClassVar[str] = "storage_unavailable"
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.field: str | None = None
+        self.details: Mapping[str, Any] = {"key": key}
+
+
+class ObjectMissing(StoreError):
+    """The store says that there is no such object."""
+
+    retryable = False
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, f"The bucket has no object {key!r}.")
+
+
+class PreconditionFailed(StoreError):
+    """A conditional write was refused (409, 412): somebody else wrote first, or our reply was lost."""
+
+    code = "conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, f"Object {key!r} was changed by another writer.")
+
+
+class ConditionsUnsupported(StoreError):
+    """The store answered 501 to a conditional write."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "The store does not implement conditional writes.")
+
+
+class StoreThrottled(StoreError):
+    """429 or 503 SlowDown, retries included."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "The bucket asks for fewer requests; try again in a moment.")
+
+
+class StoreUnavailable(StoreError):
+    """Any other failure: 5xx, timeout, reset, refused credentials, missing bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object as a listing or a HEAD shows it; `size` in bytes, `modified` in epoch seconds."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A small object's bytes and the etag they were read with."""
+
+    key: str
+    body: bytes
+    etag: str
+
+
+class Store(Protocol):
+    """The verbs. Keys never start with a slash; the store adds its configured prefix."""
+
+    def get(self, key: str) -> StoredObject:
+        """Read a small object whole. Raises ObjectMissing, StoreError."""
+        ...
+
+    def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
+        """Read unless its etag is still `etag`: None then (304). Raises ObjectMissing, StoreError."""
+        ...
+
+    def put(self, key: str, body: bytes, content_type: str = "application/json") -> str:
+        """Write unconditionally; answers the new etag."""
+        ...
+
+    def put_if_absent(self, key: str, body: bytes, content_type: str = "application/json") -> str:
+        """Write with `If-None-Match: *`. Raises PreconditionFailed, ConditionsUnsupported."""
+        ...
+
+    def put_if_match(
+        self, key: str, body: bytes, etag: str, content_type: str = "application/json"
+    ) -> str:
+        """Write with `If-Match`. Raises PreconditionFailed (also for an absent key), ConditionsUnsupported."""
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size, etag, metadata. Raises ObjectMissing, StoreError."""
+        ...
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Every object under a prefix in key order, a page of at most 1,000 at a time."""
+        ...
+
+    def list_folders(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+        """The names directly below a prefix (delimiter `/`), in order, without the prefix and slash."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove; an absent key is no error."""
+        ...
+
+    def download(self, key: str, path: Path) -> None:
+        """Fetch to a local path in parallel parts; the caller names a temporary path."""
+        ...
+
+    def upload(
+        self,
+        path: Path,
+        key: str,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Send a local file, in parts when large, and confirm its size at the store."""
+        ...

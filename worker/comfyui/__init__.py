@@ -1,0 +1,1 @@
+"""The ComfyUI that this worker owns: its process, and the conversation with it."""

@@ -1,0 +1,1 @@
+"""From photos to a verified LoRA: dataset, captions, engines, checks, report."""
