@@ -5,7 +5,7 @@
 `StoreUnavailable`, never `ObjectMissing`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -34,7 +34,7 @@ class ObjectMissing(StoreError):
 
 
 class PreconditionFailed(StoreError):
-    """A conditional write was refused (409, 412): somebody else wrote first, or our reply was lost."""
+    """A conditional write was refused (409, 412): another writer, or our own lost reply."""
 
     code = "conflict"
 
@@ -88,7 +88,7 @@ class Store(Protocol):
         ...
 
     def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
-        """Read unless its etag is still `etag`: None then (304). Raises ObjectMissing, StoreError."""
+        """Read unless its etag is still `etag`: None then (304). Raises as `get` does."""
         ...
 
     def put(self, key: str, body: bytes, content_type: str = "application/json") -> str:
@@ -102,7 +102,12 @@ class Store(Protocol):
     def put_if_match(
         self, key: str, body: bytes, etag: str, content_type: str = "application/json"
     ) -> str:
-        """Write with `If-Match`. Raises PreconditionFailed (also for an absent key), ConditionsUnsupported."""
+        """Write with `If-Match`.
+
+        Raises:
+            PreconditionFailed: another etag, or no such object (404 at AWS, 412 elsewhere).
+            ConditionsUnsupported: 501.
+        """
         ...
 
     def head(self, key: str) -> ObjectInfo:
@@ -114,15 +119,18 @@ class Store(Protocol):
         ...
 
     def list_folders(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        """The names directly below a prefix (delimiter `/`), in order, without the prefix and slash."""
+        """The names directly below a prefix (delimiter `/`), in order, without prefix and slash."""
         ...
 
     def delete(self, key: str) -> None:
         """Remove; an absent key is no error."""
         ...
 
-    def download(self, key: str, path: Path) -> None:
-        """Fetch to a local path in parallel parts; the caller names a temporary path."""
+    def download(self, key: str, path: Path, *, check: Callable[[], None] | None = None) -> None:
+        """Fetch to a local path in parallel parts; the caller names a temporary path.
+
+        `check` is called between parts, at least twice a second; what it raises ends the transfer.
+        """
         ...
 
     def upload(
@@ -130,7 +138,12 @@ class Store(Protocol):
         path: Path,
         key: str,
         content_type: str,
+        *,
         metadata: Mapping[str, str] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> ObjectInfo:
-        """Send a local file, in parts when large, and confirm its size at the store."""
+        """Send a local file, in parts when large; confirm its size at the store.
+
+        `check` as in `download`; an upload ended by it leaves no object and no open multipart.
+        """
         ...

@@ -1,7 +1,8 @@
 """What can go wrong, as nouns with facts; each carries the code that a caller sees.
 
-`lora_registry` and `workflows` import nothing of ours, so they have base errors of their own with the
-same four attributes (`code`, `retryable`, `field`, `details`); `CodedError` is that common shape.
+`lora_registry` and `workflows` import nothing of ours, so they have base errors of their own with
+the same four attributes (`code`, `retryable`, `field`, `details`); `CodedError` is that shape. What
+the bucket says (`storage_unavailable`) is `lora_registry.store.StoreError`.
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ ErrorCode = Literal[
 
 @runtime_checkable
 class CodedError(Protocol):
-    """The shape that errors of every room share; the message is one sentence a person can act on."""
+    """What errors of every room share; the message is one sentence a person can act on."""
 
     code: str
     retryable: bool
@@ -97,16 +98,9 @@ class SourceUnreachable(WorkerError):
 
 
 class SourceForbidden(WorkerError):
-    """A source that we will not fetch: a private address, another scheme, a key outside its prefix."""
+    """A source that we will not fetch: private address, other scheme, key outside its prefix."""
 
     code = "source_forbidden"
-
-
-class StorageUnavailable(WorkerError):
-    """The bucket refused or did not answer, retries included."""
-
-    code = "storage_unavailable"
-    retryable = True
 
 
 class EngineUnavailable(WorkerError):
