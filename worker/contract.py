@@ -4,10 +4,9 @@
 before a GPU or a bucket is touched. `docs/contract.schema.json` is generated from these models.
 """
 
-import math
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -99,7 +98,7 @@ class Photo(Source):
 
 
 class CharacterUse(Strict):
-    """One character in a picture; the version defaults to the active one, the strength to its own."""
+    """One character of a picture; without version the active one, without strength its own."""
 
     character_id: CharacterId
     strength: Strength | None = None
@@ -318,10 +317,4 @@ def _sentence(error: ErrorDetails) -> str:
         return "is required"
     if kind == "value_error":
         return str(context["error"])
-    limits = {
-        name: value
-        for name, value in context.items()
-        if not isinstance(value, float) or math.isfinite(value)
-    }
-    text = error["msg"].removeprefix("Input ").rstrip(".")
-    return f"{text}" if limits or text else "is not valid"
+    return error["msg"].removeprefix("Input ").rstrip(".")
