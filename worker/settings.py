@@ -1,0 +1,256 @@
+"""The environment, read once: every setting with its default, limits and a sentence of what it does.
+
+`Settings.from_environment()` is the only reader of the environment in the project (lint sees to it).
+README's table, `.env.example` and `.runpod/hub.json` are checked against these fields by tests.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from worker.errors import InvalidSettings
+
+MAX_URL_LIFETIME_S = 604_800  # SigV4's own limit; boto3 signs longer without complaint
+TASKS = ("image", "video", "train", "characters", "health")
+
+_Task = Literal["image", "video", "train", "characters", "health"]
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part for part in value.replace(",", " ").split() if part)
+    return value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class Settings(BaseModel):
+    """All settings; a field `log_level` is the environment variable `LOG_LEVEL`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Storage
+    storage_provider: Literal["s3", "supabase"] = Field("s3", description="Kind of object store.")
+    s3_endpoint_url: str | None = Field(
+        None, description="Endpoint of the store; empty for AWS. A bucket in it is stripped."
+    )
+    s3_bucket: str = Field(description="Bucket of characters and outputs.", min_length=1)
+    s3_region: str = Field(
+        "us-east-1", description="Region; `auto` for R2, the project's for Supabase."
+    )
+    s3_access_key_id: str = Field(description="Access key id.", min_length=1)
+    s3_secret_access_key: SecretStr = Field(description="Secret access key.", min_length=1)
+    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="`path` for MinIO and the like; `auto` decides by the endpoint."
+    )
+    s3_prefix: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?/?$",
+        description="Put before every key, to share a bucket.",
+    )
+    supabase_project_ref: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9-]+$",
+        description="Gives the endpoint when the provider is supabase.",
+    )
+    url_expires_s: int = Field(
+        86_400, ge=60, description="Life of presigned URLs in seconds; at most 604800 (clamped)."
+    )
+    public_base_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="Answer plain URLs below this instead of presigned ones.",
+    )
+    source_key_prefixes: Words = Field(
+        ("inputs/", "characters/", "base/outputs/"),
+        description="Where a source's `key` may point, comma-separated.",
+    )
+    source_max_bytes: int = Field(
+        25_000_000, ge=1_000, description="Largest picture fetched from a source, in bytes."
+    )
+    source_timeout_s: float = Field(
+        20, gt=0, le=600, description="Whole time for fetching one picture, in seconds."
+    )
+    archive_max_bytes: int = Field(
+        1_000_000_000, ge=1_000_000, description="Largest training archive, in bytes."
+    )
+    lora_max_bytes: int = Field(
+        2_000_000_000, ge=1_000_000, description="Largest LoRA file to register, in bytes."
+    )
+    image_max_pixels: int = Field(
+        40_000_000, ge=65_536, description="Largest picture decoded, in pixels."
+    )
+
+    # The worker
+    worker_tasks: Annotated[tuple[_Task, ...], BeforeValidator(_split)] = Field(
+        TASKS,
+        min_length=1,
+        description="Tasks this worker serves; with `train` it takes one job at a time.",
+    )
+    job_timeout_s: float = Field(
+        600,
+        ge=1,
+        le=86_400,
+        description="Default `timeout_s` of an image or video job, from its prompt's start.",
+    )
+    train_timeout_s: float = Field(
+        14_400, ge=60, le=604_800, description="Default `timeout_s` of a training, in seconds."
+    )
+    workflows_dir: Path = Field(
+        Path(__file__).resolve().parent.parent / "workflows",
+        description="Folder of workflow folders; drop-ins go here.",
+    )
+    work_dir: Path = Field(Path("/tmp/worker"), description="Temporary files; emptied as jobs end.")  # noqa: S108 - a container's own
+    lora_cache_dir: Path | None = Field(
+        None, description="LoRA files on local disk; default `WORK_DIR/loras`."
+    )
+    lora_cache_bytes: int = Field(
+        20_000_000_000, ge=1_000_000, description="Budget of that folder, in bytes."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level logged."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="`auto`: text on a terminal, JSON lines elsewhere."
+    )
+    warmup_workflow: str | None = Field(
+        None, description="Workflow run once, small, before jobs are taken."
+    )
+
+    # ComfyUI
+    comfyui_dir: Path = Field(Path("/comfyui"), description="ComfyUI's folder, with `main.py`.")
+    comfyui_python: str | None = Field(
+        None, description="Its Python; default `COMFYUI_DIR/.venv/bin/python`, else ours."
+    )
+    comfyui_port: int = Field(0, ge=0, le=65_535, description="Its port; 0 takes a free one.")
+    comfyui_args: Words = Field((), description="More arguments for its `main.py`.")
+    comfyui_start_timeout_s: float = Field(
+        300, gt=0, le=3_600, description="Longest wait for it to be ready, in seconds."
+    )
+    comfyui_url: str | None = Field(
+        None, pattern=r"^https?://", description="Use a ComfyUI that somebody else started."
+    )
+    models_dir: Path | None = Field(
+        None,
+        description="Further models folder (`checkpoints/`, `loras/`, …), for example a network volume's.",
+    )
+
+    # Training
+    kohya_dir: Path = Field(Path("/opt/sd-scripts"), description="sd-scripts' folder.")
+    kohya_python: str | None = Field(
+        None, description="Its Python; default `KOHYA_DIR/.venv/bin/python`, else ours."
+    )
+    kohya_tokenizers: Path = Field(
+        Path("/opt/tokenizers"), description="Baked-in CLIP tokenizers for the trainer."
+    )
+    train_checkpoint: str = Field(
+        "sd_xl_base_1.0.safetensors",
+        description="Checkpoint trained on; a name in a `checkpoints` folder.",
+    )
+    tagger_dir: Path | None = Field(
+        None, description="Folder of a WD14 tagger (`model.onnx`, `selected_tags.csv`)."
+    )
+
+    @model_validator(mode="after")
+    def _supabase_needs_an_endpoint(self) -> Self:
+        supabase = self.storage_provider == "supabase"
+        if supabase and not (self.supabase_project_ref or self.s3_endpoint_url):
+            raise ValueError("SUPABASE_PROJECT_REF (or S3_ENDPOINT_URL) is needed for supabase")
+        return self
+
+    @property
+    def concurrency(self) -> int:
+        """Jobs taken at a time: two, so that ComfyUI's queue never runs dry; one where it trains."""
+        return 1 if "train" in self.worker_tasks else 2
+
+    @property
+    def loras_folder(self) -> Path:
+        """Where LoRA files are cached."""
+        return self.lora_cache_dir or self.work_dir / "loras"
+
+    @property
+    def url_lifetime_s(self) -> int:
+        """Life of a presigned URL in seconds, clamped to what SigV4 allows."""
+        return min(self.url_expires_s, MAX_URL_LIFETIME_S)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings from `environment`, by default the process's.
+
+        Empty variables count as absent. RunPod's `BUCKET_*` variables stand in for `S3_*`.
+
+        Raises:
+            InvalidSettings: one line per setting that is missing or wrong, values never shown.
+        """
+        given = os.environ if environment is None else environment
+        values: dict[str, Any] = {
+            name: text
+            for name in cls.model_fields
+            if (text := _lookup(given, name.upper()).strip())
+        }
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InvalidSettings("\n".join(_complaints(error))) from None
+
+
+_RUNPOD_NAMES = {
+    "S3_ENDPOINT_URL": "BUCKET_ENDPOINT_URL",
+    "S3_ACCESS_KEY_ID": "BUCKET_ACCESS_KEY_ID",
+    "S3_SECRET_ACCESS_KEY": "BUCKET_SECRET_ACCESS_KEY",
+    "S3_BUCKET": "BUCKET_NAME",
+}
+
+
+def _lookup(given: Mapping[str, str], name: str) -> str:
+    return given.get(name) or given.get(_RUNPOD_NAMES.get(name, ""), "")
+
+
+def _complaints(error: ValidationError) -> list[str]:
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=True):
+        name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
+        if fault["type"] == "missing":
+            lines.append(f"{name} is missing: {_meaning(name)}")
+        else:
+            lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _meaning(name: str) -> str:
+    return Settings.model_fields[name.lower()].description or ""
+
+
+def inherited_environment(**changes: str) -> dict[str, str]:
+    """The process's environment for a child process, without our secrets, with `changes`."""
+    hidden = (
+        "S3_SECRET_ACCESS_KEY",
+        "S3_ACCESS_KEY_ID",
+        "BUCKET_SECRET_ACCESS_KEY",
+        "BUCKET_ACCESS_KEY_ID",
+    )
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in hidden and not name.startswith(("RUNPOD_AI_API_KEY", "AWS_"))
+    }
+    return kept | changes
+
+
+def default_python(folder: Path, chosen: str | None) -> str:
+    """The interpreter of a program in its own folder: the chosen one, its `.venv`'s, or ours."""
+    own = folder / ".venv" / "bin" / "python"
+    return chosen or (str(own) if own.exists() else sys.executable)
