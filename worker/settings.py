@@ -1,7 +1,7 @@
-"""The environment, read once: every setting with its default, limits and a sentence of what it does.
+"""The environment, read once: every setting with its default, limits and meaning.
 
-`Settings.from_environment()` is the only reader of the environment in the project (lint sees to it).
-README's table, `.env.example` and `.runpod/hub.json` are checked against these fields by tests.
+`Settings.from_environment()` is the only reader of the environment in the project (lint sees to
+it). README's table, `.env.example` and `.runpod/hub.json` are checked against these by tests.
 """
 
 import os
@@ -23,9 +23,8 @@ from pydantic import (
 from worker.errors import InvalidSettings
 
 MAX_URL_LIFETIME_S = 604_800  # SigV4's own limit; boto3 signs longer without complaint
-TASKS = ("image", "video", "train", "characters", "health")
-
 _Task = Literal["image", "video", "train", "characters", "health"]
+TASKS: tuple[_Task, ...] = ("image", "video", "train", "characters", "health")
 
 
 def _split(value: object) -> object:
@@ -145,7 +144,7 @@ class Settings(BaseModel):
     )
     models_dir: Path | None = Field(
         None,
-        description="Further models folder (`checkpoints/`, `loras/`, …), for example a network volume's.",
+        description="Further models folder (`checkpoints/`, …), such as a network volume's.",
     )
 
     # Training
@@ -173,7 +172,7 @@ class Settings(BaseModel):
 
     @property
     def concurrency(self) -> int:
-        """Jobs taken at a time: two, so that ComfyUI's queue never runs dry; one where it trains."""
+        """Jobs taken at a time: two, so that ComfyUI's queue never runs dry; one if it trains."""
         return 1 if "train" in self.worker_tasks else 2
 
     @property
