@@ -8,12 +8,9 @@ import contextlib
 import json
 import logging
 import secrets
-import shutil
 import socket
-import subprocess
 import sysconfig
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +18,9 @@ from typing import Final, Self
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from worker.cancel import Deadline
+from worker.child import ChildProcess
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +104,11 @@ class S3Server:
         ports = dict(zip(_PORT_OPTIONS, _free_ports(len(_PORT_OPTIONS)), strict=True))
         self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
         attempt.callback(_remove_sockets, ports)
-        output = attempt.enter_context((self._run / "weed.log").open("wb"))
-        process = subprocess.Popen(
-            self._argv(ports),
-            cwd=self._run,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        attempt.callback(_end, process)
-        self._wait_ready(process)
+        server = ChildProcess(self._argv(ports), name="s3 server", cwd=self._run)
+        server.start()
+        # Nobody reads a temporary folder again: no need to wait for a tidy end (2 s).
+        attempt.callback(server.stop if self._folder else server.kill)
+        self._wait_ready(server)
 
     def _argv(self, ports: dict[str, int]) -> list[str]:
         identities = self._run / "ids.json"
@@ -137,23 +131,22 @@ class S3Server:
             **ports,
         }
         given = [f"-{name}={value}" for name, value in options.items()]
-        return [*_dies_with_parent(), str(_weed()), "-logtostderr", "mini", *given]
+        return [str(_weed()), "-logtostderr", "mini", *given]
 
     def _identities(self) -> dict[str, object]:
         credentials = {"accessKey": self.access_key_id, "secretKey": self.secret_access_key}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         return {"identities": [{"name": "local", "credentials": [credentials], "actions": actions}]}
 
-    def _wait_ready(self, process: "subprocess.Popen[bytes]") -> None:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while process.poll() is None and time.monotonic() < deadline:
+    def _wait_ready(self, server: ChildProcess) -> None:
+        deadline = Deadline(_START_TIMEOUT_S)
+        while server.alive and not deadline.passed:
             with contextlib.suppress(BotoCoreError, ClientError):
                 self._write_and_read()
                 return
-            time.sleep(0.1)
-        ended = "did not answer in time" if process.poll() is None else "ended"
-        tail = (self._run / "weed.log").read_bytes()[-2000:].decode(errors="replace")
-        raise S3ServerFailed(f"The S3 server {ended}: {tail}")
+            server.wait(0.1)
+        ended = "did not answer in time" if server.alive else "ended"
+        raise S3ServerFailed(f"The S3 server {ended}: {server.tail()[-2000:]}")
 
     def _write_and_read(self) -> None:
         """Prove the whole path; credentials are this server's own, so no stranger answers."""
@@ -189,28 +182,12 @@ def _weed() -> Path:
     return program
 
 
-def _dies_with_parent() -> list[str]:
-    """What ends the server with us even when we are killed; Linux only, util-linux has it."""
-    program = shutil.which("setpriv")
-    return [program, "--pdeathsig", "KILL"] if program else []
-
-
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as sockets:
         opened = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for each in opened:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in opened]
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-    try:
-        process.wait(_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(_STOP_TIMEOUT_S)
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:
