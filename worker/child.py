@@ -249,11 +249,9 @@ class ChildProcess:
         )
 
     def _start_failure(self, error: OSError) -> ChildStartFailed:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        return ChildStartFailed(
-            f"{self.name} could not be started: {reason.lower()}.",
-            details={"child": self.name, "reason": reason},
-        )
+        reason = error.strerror or type(error).__name__
+        facts = {"child": self.name, "reason": reason}
+        return ChildStartFailed(f"{self.name} could not start: {reason}.", details=facts)
 
     def _supervise(self, popen: subprocess.Popen[bytes], guard: _Guard) -> None:
         drain = threading.Thread(
