@@ -163,12 +163,25 @@ class Settings(BaseModel):
         None, description="Folder of a WD14 tagger (`model.onnx`, `selected_tags.csv`)."
     )
 
+    # Set by RunPod
+    runpod_webhook_get_job: str | None = Field(
+        None, repr=False, description="Set by RunPod: the job queue; absent in a local test."
+    )
+    runpod_log_level: Literal["DEBUG", "INFO", "WARN", "ERROR"] = Field(
+        "INFO", description="The SDK's own log level; its DEBUG would log results."
+    )
+
     @model_validator(mode="after")
     def _supabase_needs_an_endpoint(self) -> Self:
         supabase = self.storage_provider == "supabase"
         if supabase and not (self.supabase_project_ref or self.s3_endpoint_url):
             raise ValueError("SUPABASE_PROJECT_REF (or S3_ENDPOINT_URL) is needed for supabase")
         return self
+
+    @property
+    def on_platform(self) -> bool:
+        """Whether RunPod's queue is there; else it is the SDK's local test."""
+        return self.runpod_webhook_get_job is not None
 
     @property
     def concurrency(self) -> int:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from workflows.errors import InvalidParam, UnboundRole
 from workflows.template import Graph, LoraSockets, Output, Slot, Socket, Value, Workflow
@@ -24,42 +24,50 @@ class Bound:
     outputs: tuple[Output, ...]
 
 
-def bind(
-    workflow: Workflow,
-    values: Mapping[str, Value | None],
-    *,
-    prefix: str,
-    loras: Sequence[LoraUse] = (),
-    params: Mapping[str, Value] | None = None,
-    output_format: str | None = None,
-) -> Bound:
-    """Put values, LoRAs and output names into a copy of the workflow's graph.
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a job puts into a workflow.
 
     Args:
-        workflow: the template.
-        values: role -> value; None leaves what the graph says.
         prefix: `filename_prefix` of the outputs; one of its own per run, since ComfyUI answers an
             identical prompt from its cache without writing files.
+        roles: role -> value; None leaves what the graph says.
+        params: values for the workflow's own parameters.
         loras: chained in this order; none adds no node.
-        params: the job's values for the workflow's own parameters.
         output_format: keeps the outputs of that format and those without one.
+        sparing: puts the workflow's replacements for scarce GPU memory in.
+    """
+
+    prefix: str
+    roles: Mapping[str, Value | None]
+    params: Mapping[str, Value] = field(default_factory=dict)
+    loras: Sequence[LoraUse] = ()
+    output_format: str | None = None
+    sparing: bool = False
+
+
+def bind(workflow: Workflow, values: Values) -> Bound:
+    """Put values, LoRAs and output names into a copy of the workflow's graph.
 
     Raises:
         UnboundRole: a value for a role that the workflow does not bind.
         InvalidParam: an unknown parameter, or a value outside its limits.
     """
-    graph: Graph = copy.deepcopy({node: dict(spec) for node, spec in workflow.graph.items()})
-    for role, value in values.items():
+    graph: Graph = {node: copy.deepcopy(dict(spec)) for node, spec in workflow.graph.items()}
+    for role, value in values.roles.items():
         if value is not None:
             _set(graph, _role_slots(workflow, role, value), value)
-    for name, value in _params(workflow, params or {}).items():
+    for name, value in _params(workflow, values.params).items():
         _set(graph, workflow.params[name].bind, value)
-    outputs = _outputs(workflow, output_format)
-    for number, output in enumerate(outputs):
-        suffix = "" if number == 0 else f"-{number}"
-        graph[output.node]["inputs"][output.prefix] = prefix + suffix
-    if loras:
-        _chain(graph, _sockets(workflow), loras)
+    if values.sparing:
+        for node, replacement in workflow.out_of_memory.items():
+            graph[node]["class_type"] = replacement.class_type
+            graph[node]["inputs"] |= replacement.inputs
+    outputs = _outputs(workflow, values.output_format)
+    for output in outputs:
+        graph[output.node]["inputs"][output.prefix] = f"{values.prefix}-{output.node}"
+    if values.loras:
+        _chain(graph, _sockets(workflow), values.loras)
     return Bound(_reachable(graph, outputs), outputs)
 
 

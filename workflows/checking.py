@@ -28,6 +28,7 @@ class Problem:
 def class_types(workflow: Workflow) -> frozenset[str]:
     """The node classes whose specs `check` needs."""
     named = {node["class_type"] for node in workflow.graph.values()}
+    named |= {replacement.class_type for replacement in workflow.out_of_memory.values()}
     if workflow.loras:
         named.add("LoraLoader" if workflow.loras.clip else "LoraLoaderModelOnly")
     return frozenset(named)

@@ -129,6 +129,13 @@ class Param(Limits):
         return self.problem(value)
 
 
+class Replacement(_Part):
+    """What stands in for a node on the second try after an OOM, e.g. `VAEDecodeTiled`."""
+
+    class_type: str
+    inputs: Mapping[str, Value] = {}
+
+
 class Workflow(_Part):
     """One folder below `workflows/`, parsed and checked against itself."""
 
@@ -145,6 +152,9 @@ class Workflow(_Part):
     loras: LoraSockets | None = None
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     params: Mapping[str, Param] = {}
+    out_of_memory: Mapping[str, Replacement] = Field(
+        {}, description="node -> what replaces it when the first try ran out of GPU memory"
+    )
     variants: Mapping[str, str] = Field(
         {}, description="role -> workflow that takes this one's place when a job brings it"
     )
@@ -157,6 +167,9 @@ class Workflow(_Part):
                 raise ValueError(f"node {slot.node!r} is not in graph.json")
             if slot.input not in node["inputs"]:
                 raise ValueError(f"node {slot.node!r} has no input {slot.input!r}")
+        for node_id in self.out_of_memory:
+            if node_id not in self.graph:
+                raise ValueError(f"node {node_id!r} is not in graph.json")
         for socket in (self.loras.model, self.loras.clip) if self.loras else ():
             if socket is not None and socket.node not in self.graph:
                 raise ValueError(f"node {socket.node!r} is not in graph.json")

@@ -1,0 +1,54 @@
+"""The door: start ComfyUI, read the settings, open the Worker, hand it to RunPod's loop."""
+
+import logging
+import signal
+import sys
+from typing import Any
+
+from worker import bridge, logs
+from worker.errors import InvalidSettings, WorkerError
+from worker.service import Worker
+from worker.settings import Settings
+
+
+def main() -> int:
+    """Run the worker until RunPod ends it; 2 when it cannot start, with one line per reason."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the SDK puts its own here later
+    try:
+        settings = Settings.from_environment()
+        logs.configure(settings.log_format, settings.log_level)
+        with Worker(settings) as worker:
+            serve(worker)
+    except InvalidSettings as error:
+        sys.stderr.write(f"The worker cannot start:\n{error}\n")
+        return 2
+    except WorkerError as error:
+        logging.getLogger(__name__).error("worker cannot start", extra={"reason": str(error)})
+        return 2
+    return 0
+
+
+def serve(worker: Worker) -> None:
+    """Import the SDK while ComfyUI starts (2 to 3 s of it), then take jobs once it is ready."""
+    import runpod  # noqa: PLC0415 - after ComfyUI's start, which takes longer
+    from runpod.http_client import AsyncClientSession  # noqa: PLC0415
+    from runpod.serverless.modules.rp_http import send_result  # noqa: PLC0415
+
+    async def post(job: dict[str, Any], update: dict[str, Any]) -> None:
+        if not worker.settings.on_platform:
+            logging.getLogger("progress").info("progress", extra=update)
+            return
+        async with AsyncClientSession() as session:
+            await send_result(session, {"status": "IN_PROGRESS", "output": update}, job)
+
+    worker.wait_ready()
+    runpod.serverless.start(
+        {
+            "handler": bridge.job_handler(worker, post),
+            "concurrency_modifier": lambda _current: worker.settings.concurrency,
+        }
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

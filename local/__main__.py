@@ -1,0 +1,27 @@
+"""`python -m local run` and `python -m local serve`."""
+
+import sys
+
+from local import run, serve
+
+USAGE = """usage: python -m local run | serve [--workers N] [--port P]
+
+  run    one job from test_input.json through handler.py, its outputs into out/
+  serve  a RunPod endpoint on this machine, with workers that run until you stop it
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Send the command to its module; the exit status."""
+    match argv:
+        case ["run"]:
+            return run.main()
+        case ["serve", *rest]:
+            return serve.main(rest)
+        case _:
+            print(USAGE, file=sys.stderr)
+            return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

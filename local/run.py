@@ -1,0 +1,92 @@
+"""`python -m local run`: one job, start to finish, as RunPod's local test runs it."""
+
+import ast
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+
+from local.stack import ROOT, Stack
+
+OUT: Final = ROOT / "out"
+_JOB_TIMEOUT_S: Final = 1800
+_STOP_TIMEOUT_S: Final = 30
+_RESULT_MARK: Final = "Job result: "  # how the SDK's local mode prints what the handler answered
+
+
+def main() -> int:
+    """Run `test_input.json`, fetch its outputs by their URLs into `out/`; the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with Stack.from_environment() as stack:
+            print(f"S3 server   {stack.s3.endpoint_url}\nEngine      {stack.engine}")
+            stack.register_demo()
+            print("Character   demo registered\nJob         test_input.json\n")
+            result = run_handler(stack.environment(), ROOT)
+            if result is None:
+                return 1
+            print(json.dumps(result, indent=2, ensure_ascii=False))
+            paths = fetch(result, OUT)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    print("\nFetched by their presigned URLs:")
+    for path in paths:
+        print(f"  {path.relative_to(ROOT)}")
+    return 0
+
+
+def run_handler(environment: dict[str, str], folder: Path, *arguments: str) -> Any:
+    """Run `handler.py` in the SDK's local mode; its result, or None when the job failed."""
+    handler = subprocess.Popen(
+        [sys.executable, str(ROOT / "handler.py"), *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    result = None
+    try:
+        for line in handler.stdout or ():
+            if _RESULT_MARK in line:
+                result = ast.literal_eval(line.split(_RESULT_MARK, 1)[1].strip())
+            else:
+                print(line, end="")
+        failed = handler.wait(_JOB_TIMEOUT_S) != 0
+    finally:
+        _end(handler)
+    return None if failed or result is None else result["output"]
+
+
+def _end(handler: "subprocess.Popen[str]") -> None:
+    if handler.stdout:
+        handler.stdout.close()
+    if handler.poll() is not None:
+        return
+    handler.terminate()
+    try:
+        handler.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        handler.kill()
+        handler.wait()
+
+
+def fetch(result: dict[str, Any], folder: Path) -> list[Path]:
+    """Download every output and the manifest of a result, by URL alone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    urls = [output["url"] for output in result["outputs"]] + [result["manifest"]["url"]]
+    paths = []
+    for url in urls:
+        answer = requests.get(url, timeout=60)
+        answer.raise_for_status()
+        path = folder / Path(urlsplit(url).path).name
+        path.write_bytes(answer.content)
+        paths.append(path)
+    return paths

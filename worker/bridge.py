@@ -1,0 +1,54 @@
+"""Between RunPod's event loop and the worker's threads: cancels reach jobs, updates keep order."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from worker.cancel import CancelToken
+from worker.service import Worker
+
+log = logging.getLogger(__name__)
+
+Post = Callable[[dict[str, Any], dict[str, Any]], Awaitable[None]]
+"""Delivers one progress update of a job: `await post(job, update)`."""
+
+SEND_TIMEOUT_S: Final = 4.0
+STOP_TIMEOUT_S: Final = 30.0
+
+
+def job_handler(
+    worker: Worker, post: Post
+) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+    """The handler for `runpod.serverless.start`: async, since only such a one can be cancelled.
+
+    A sync handler would block the SDK's loop, stop signals included, until it returns (measured
+    with runpod 1.12.0).
+    """
+
+    async def handle(job: dict[str, Any]) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        cancel = CancelToken()
+
+        def send(update: dict[str, Any]) -> None:
+            future = asyncio.run_coroutine_threadsafe(_posted(post, job, update), loop)
+            future.result(SEND_TIMEOUT_S + 1)
+
+        running = asyncio.ensure_future(
+            asyncio.to_thread(
+                worker.run, str(job.get("id", "")), job.get("input"), cancel=cancel, send=send
+            )
+        )
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            cancel.cancel()
+            await asyncio.wait([running], timeout=STOP_TIMEOUT_S)
+            log.info("job cancelled", extra={"job_id": job.get("id"), "ended": running.done()})
+            raise
+
+    return handle
+
+
+async def _posted(post: Post, job: dict[str, Any], update: dict[str, Any]) -> None:
+    await asyncio.wait_for(post(job, update), SEND_TIMEOUT_S)

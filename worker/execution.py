@@ -1,0 +1,126 @@
+"""Running a bound graph: tried twice where that can help, the engine restarted where needed."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.comfyui.client import Execution, OutputFile, Step
+from worker.delivery import Delivery, Prepare
+from worker.errors import (
+    EngineCrashed,
+    EngineUnavailable,
+    ExecutionFailed,
+    OutOfMemory,
+    TimedOut,
+    WorkerError,
+)
+from worker.results import OutputResult
+from worker.rooms import JobContext, Rooms
+from workflows.binding import Bound
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2
+_SAMPLING_FROM, _SAMPLING_TO = 10.0, 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What one try needs: a graph with names of its own, since cached nodes write no files."""
+
+    bound: Bound
+    run_id: str
+
+
+def execute(
+    attempt: Callable[[WorkerError | None], Attempt],
+    rooms: Rooms,
+    context: JobContext,
+    *,
+    folder: str,
+    prepare: Prepare,
+    timeout_s: float,
+) -> list[OutputResult]:
+    """Run, deliver every declared output, and clean up; a crash or an OOM is tried once more.
+
+    Args:
+        attempt: makes the graph: of try 1 given None, of try 2 given what ended try 1.
+        rooms: the worker's.
+        context: the job's.
+        folder: key below which outputs go.
+        prepare: checks and finishes a produced file.
+        timeout_s: seconds from the prompt's own start.
+
+    Raises:
+        WorkflowRejected, ModelMissing, ExecutionFailed, OutOfMemory, EngineCrashed,
+        EngineUnavailable, TimedOut, Cancelled, StoreError.
+    """
+    failure: WorkerError | None = None
+    for number in range(1, ATTEMPTS + 1):
+        current = attempt(failure)
+        try:
+            return _run_once(current, rooms, context, folder, prepare, timeout_s)
+        except (EngineCrashed, EngineUnavailable, OutOfMemory) as error:
+            failure = error
+            log.warning("attempt failed", extra={"attempt": number, "code": error.code})
+            _recover(error, rooms, context)
+        except TimedOut as error:
+            if error.details.get("hung"):
+                rooms.engine.restart()
+            raise
+    raise failure or ExecutionFailed("The job was not tried.")
+
+
+def _recover(error: WorkerError, rooms: Rooms, context: JobContext) -> None:
+    if isinstance(error, OutOfMemory):
+        rooms.comfyui.free(unload_models=True, free_memory=True)
+        return
+    if not rooms.engine.alive or isinstance(error, EngineUnavailable):
+        rooms.engine.restart()
+    rooms.engine.wait_ready(cancel=context.cancel)
+
+
+def _run_once(
+    attempt: Attempt,
+    rooms: Rooms,
+    context: JobContext,
+    folder: str,
+    prepare: Prepare,
+    timeout_s: float,
+) -> list[OutputResult]:
+    outputs = {output.node: output for output in attempt.bound.outputs}
+    delivery = Delivery(rooms, context, folder=folder, prepare=prepare)
+
+    def on_files(node: str, files: tuple[OutputFile, ...]) -> None:
+        if node in outputs:
+            delivery.take(outputs[node], files)
+
+    try:
+        execution = rooms.comfyui.run(
+            attempt.bound.graph,
+            timeout_s=timeout_s,
+            cancel=context.cancel,
+            on_step=lambda step: _report(context, step),
+            on_files=on_files,
+        )
+        _count(context, execution)
+        delivery.check_complete(attempt.bound.outputs)
+        context.progress.report("uploading", _SAMPLING_TO)
+        with context.timings.phase("upload"):
+            return delivery.results()
+    except BaseException:
+        delivery.discard()
+        raise
+    finally:
+        rooms.comfyui.delete_folder(attempt.run_id)
+
+
+def _report(context: JobContext, step: Step) -> None:
+    share = step.step / step.steps if step.steps else 0.0
+    percent = _SAMPLING_FROM + (_SAMPLING_TO - _SAMPLING_FROM) * share
+    context.progress.report("sampling", percent, step=step.step, steps=step.steps)
+
+
+def _count(context: JobContext, execution: Execution) -> None:
+    context.timings.add("queued", execution.queued_ms)
+    context.timings.add("execution", execution.executed_ms)

@@ -1,0 +1,65 @@
+"""Pictures that ComfyUI made: checked to be whole, measured, re-encoded where a job asks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from worker.errors import ExecutionFailed
+
+ImageFormat = Literal["png", "jpeg", "webp"]
+SUFFIXES: Final[dict[ImageFormat, str]] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+DEFAULT_QUALITY: Final = 90
+_PNG_END: Final = b"IEND\xaeB`\x82"  # a PNG's last chunk: type and CRC
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A file ready to be uploaded and what is known of it (`width`, `height`, …)."""
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def finish_picture(path: Path, image_format: ImageFormat, quality: int | None) -> Inspected:
+    """Check a picture and bring it into the format asked for.
+
+    A PNG asked for as PNG goes out as ComfyUI wrote it, with its metadata chunks; anything else is
+    encoded anew beside it.
+
+    Raises:
+        ExecutionFailed: the file is empty, cut short or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            size = {"width": image.width, "height": image.height}
+            if image.format == "PNG" and image_format == "png":
+                _check_whole(path)
+                return Inspected(path, size)
+            target = path.with_name(f"{path.stem}.finished{SUFFIXES[image_format]}")
+            _encode(image, target, image_format, quality or DEFAULT_QUALITY)
+            return Inspected(target, size)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ExecutionFailed(
+            "ComfyUI wrote a picture that does not open; try the job again.",
+            details={"reason": type(error).__name__},
+        ) from error
+
+
+def _check_whole(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(-len(_PNG_END), 2)
+        if file.read() != _PNG_END:
+            raise OSError("the PNG has no end")
+
+
+def _encode(image: Image.Image, target: Path, image_format: ImageFormat, quality: int) -> None:
+    picture = image.convert("RGB") if image.mode not in {"RGB", "L"} else image
+    match image_format:
+        case "png":
+            picture.save(target, "PNG", compress_level=4)
+        case "jpeg":
+            picture.save(target, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)  # noqa: PLR2004 - no chroma loss where quality is asked for
+        case "webp":
+            picture.save(target, "WEBP", quality=quality, method=4)

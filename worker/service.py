@@ -1,0 +1,191 @@
+"""The Worker: owns every resource, sends a job to its branch, turns errors into codes."""
+
+import errno
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, assert_never
+
+from lora_registry.cache import LoraCache
+from lora_registry.errors import RegistryError
+from lora_registry.registry import Registry
+from lora_registry.store import StoreError
+from worker import characters, health, image
+from worker.assembly import engine_of, source_options_of, storage_options_of
+from worker.availability import Availability
+from worker.cancel import CancelToken
+from worker.comfyui.client import ComfyUIClient
+from worker.contract import CharactersJob, HealthJob, ImageJob, Job, TrainJob, VideoJob, parse_job
+from worker.errors import DiskFull, EngineUnavailable, Internal, InvalidInput, WorkerError
+from worker.logs import job_logging
+from worker.progress import Progress, Send
+from worker.results import error_result
+from worker.rooms import JobContext, Rooms
+from worker.settings import Settings
+from worker.sources import SourceReader
+from worker.storage import ObjectStore
+from workflows.errors import WorkflowError
+from workflows.library import load_library
+
+log = logging.getLogger(__name__)
+
+TRANSFERS: Final = 8
+_SAFE_JOB_ID = re.compile(r"[^A-Za-z0-9._-]")
+
+
+class Worker:
+    """One per process. Opening it starts ComfyUI and returns; `wait_ready` waits for it.
+
+    Args:
+        settings: frozen; nothing here reads the environment.
+
+    Raises:
+        WorkflowInvalid: a workflow folder that cannot be used.
+        ChildStartFailed: ComfyUI's program is not there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._held = ExitStack()
+        try:
+            self.rooms = self._open()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _open(self) -> Rooms:
+        settings, hold = self.settings, self._held.enter_context
+        settings.work_dir.mkdir(parents=True, exist_ok=True)
+        engine = hold(engine_of(settings))
+        engine.start()
+        store = hold(ObjectStore(storage_options_of(settings)))
+        comfyui = ComfyUIClient(
+            engine.url,
+            output_directory=engine.output_directory,
+            input_directory=engine.input_directory,
+            alive=lambda: engine.alive,
+        )
+        self._held.callback(comfyui.close)
+        workflows = load_library(settings.workflows_dir)
+        return Rooms(
+            settings=settings,
+            store=store,
+            sources=SourceReader(store, source_options_of(settings)),
+            registry=Registry(store),
+            loras=LoraCache(store, settings.loras_folder, settings.lora_cache_bytes),
+            workflows=workflows,
+            engine=engine,
+            comfyui=comfyui,
+            availability=Availability(workflows, comfyui),
+            pool=hold(ThreadPoolExecutor(TRANSFERS, thread_name_prefix="transfer")),
+        )
+
+    def wait_ready(self) -> None:
+        """Return when jobs can be taken.
+
+        Raises:
+            EngineUnavailable: ComfyUI did not become ready.
+            StoreError: the bucket cannot be used.
+        """
+        storage = self.rooms.pool.submit(self.rooms.store.check)
+        self.rooms.engine.wait_ready()
+        self.rooms.availability.check_all()
+        storage.result()
+
+    def run(self, job_id: str, raw: object, *, cancel: CancelToken, send: Send) -> dict[str, Any]:
+        """Serve one job, start to finish; never raises for what a job or its rooms do.
+
+        Args:
+            job_id: RunPod's; part of the keys of the job's objects.
+            raw: the job's `input`.
+            cancel: set from another thread to end the job early.
+            send: delivers one progress update; see `worker.progress`.
+
+        Returns:
+            The result, or an error with `error`, `code` and `retryable`; JSON either way.
+        """
+        safe_id = _SAFE_JOB_ID.sub("_", job_id)[:128] or "job"
+        with job_logging(safe_id):
+            log.info(
+                "job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None}
+            )
+            try:
+                with self._context(safe_id, cancel, send) as context:
+                    result = self._dispatch(parse_job(raw), context)
+                    log.info("job done", extra={"timings_ms": context.timings.milliseconds()})
+                    return result
+            except (WorkerError, RegistryError, WorkflowError, StoreError) as error:
+                log.warning("job failed", extra={"code": error.code, "reason": str(error)})
+                return self._failure(error, safe_id)
+            except OSError as error:
+                return self._failure(_of_the_system(error), safe_id)
+            except Exception:
+                log.exception("job failed unforeseen")
+                return self._failure(_unforeseen(), safe_id)
+
+    def _failure(
+        self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
+    ) -> dict[str, Any]:
+        result = error_result(error, job_id)
+        if isinstance(error, EngineUnavailable) and not self.rooms.engine.alive:
+            result["refresh_worker"] = True  # the platform replaces this worker
+        return result
+
+    @contextmanager
+    def _context(self, job_id: str, cancel: CancelToken, send: Send) -> Iterator[JobContext]:
+        folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.settings.work_dir))
+        try:
+            with Progress(send) as progress:
+                yield JobContext(job_id, cancel, progress, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _dispatch(self, job: Job, context: JobContext) -> dict[str, Any]:
+        if job.task not in self.settings.worker_tasks and job.task != "health":
+            raise InvalidInput(
+                f"task: this worker serves {', '.join(self.settings.worker_tasks)}, not {job.task}.",
+                field="task",
+            )
+        match job:
+            case ImageJob():
+                return image.run(job, self.rooms, context)
+            case CharactersJob():
+                return characters.run(job, self.rooms, context)
+            case HealthJob():
+                return health.run(job, self.rooms, context)
+            case VideoJob() | TrainJob():
+                raise InvalidInput(f"task: {job.task} is not built yet.", field="task")
+            case _:
+                assert_never(job)
+
+    def close(self) -> None:
+        """End ComfyUI and give everything back; idempotent."""
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _of_the_system(error: OSError) -> WorkerError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull("The worker's disk is full; try again, or give it a larger one.")
+    log.exception("job failed unforeseen")
+    return _unforeseen()
+
+
+def _unforeseen() -> Internal:
+    return Internal("Something unforeseen went wrong; the worker's log has it under this job's id.")
