@@ -1,0 +1,106 @@
+"""What every trainer is given and answers: the whole protocol between the branch and an engine.
+
+An engine is not trusted: what it hands back is a path, and `worker.training.verify` decides whether
+the file there is a LoRA that learned something.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from worker.cancel import CancelToken
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSpec:
+    """What to train; every value decided (`worker.training.defaults` fills in what a job omits).
+
+    Attributes:
+        name: names the output file; unique per job, safe as a file name.
+        resolution: side in pixels whose square is the area that a photo is trained at.
+        save_every: steps between two saved states that a crashed training resumes from.
+        deadline_s: seconds that the whole training may take.
+    """
+
+    name: str
+    trigger: str
+    class_noun: str
+    steps: int
+    rank: int
+    alpha: float
+    learning_rate: float
+    resolution: int
+    batch_size: int
+    gradient_checkpointing: bool
+    seed: int
+    save_every: int
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPhoto:
+    """A photo ready to train on: an RGB PNG and its caption; `sha256` is the original's."""
+
+    path: Path
+    caption: str
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedDataset:
+    """PNGs with `.txt` captions beside them in one folder; `digest` names photos and captions."""
+
+    folder: Path
+    photos: tuple[PreparedPhoto, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """How far a training is; `loss` is the trainer's running average, where it tells one."""
+
+    step: int
+    steps: int
+    loss: float | None = None
+    seconds_per_step: float | None = None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to go at the present speed."""
+        if self.seconds_per_step is None:
+            return None
+        return self.seconds_per_step * max(0, self.steps - self.step)
+
+
+OnStep = Callable[[TrainingStep], None]
+
+
+class Trainer(Protocol):
+    """An engine that turns a dataset into a LoRA file."""
+
+    @property
+    def name(self) -> str:
+        """Which engine and version; written into the file's metadata."""
+        ...
+
+    def train(
+        self,
+        spec: TrainingSpec,
+        dataset: PreparedDataset,
+        workdir: Path,
+        on_step: OnStep,
+        cancel: CancelToken,
+    ) -> Path:
+        """Train and answer the LoRA's path below `workdir`, unverified.
+
+        A training that was cut off (the worker died) continues from what it left in `workdir`.
+
+        Raises:
+            TrainingFailed, TrainingDiverged, OutOfMemory, DiskFull, EngineCrashed, TimedOut:
+                by what happened.
+            Cancelled: within five seconds of the cancel; no process is left.
+        """
+        ...

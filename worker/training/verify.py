@@ -1,0 +1,144 @@
+"""Whether a file is a LoRA that learned: what decides before anything reaches the registry.
+
+sd-scripts starts with up = 0 and ComfyUI with down = 0, so one side alone proves nothing: the
+product must differ from zero. Its norm needs no product: |UD|² = sum((UᵀU) * (DDᵀ)), two matrices
+of rank x rank, so memory stays at one module whatever the file's size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.errors import TrainingDiverged, TrainingFailed
+from worker.training.weights import WeightsFile
+
+_UP: Final = ".lora_up.weight"
+_DOWN: Final = ".lora_down.weight"
+_ALPHA: Final = ".alpha"
+_PREFIXES: Final = ("lora_unet_", "diffusion_model.")
+_MOST: Final = 0.5
+
+SDXL_MODULES: Final = 722
+"""Linear and convolution layers of SDXL's U-Net that sd-scripts adapts (counted in a real file)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the training was asked for; `min_modules` is how many layers must be adapted."""
+
+    rank: int
+    alpha: float
+    min_modules: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoraCheck:
+    """What was found in a file that passed; norms are of up·down, without alpha/rank."""
+
+    modules: int
+    learned: int
+    rank: int
+    alpha: float
+    mean_norm: float
+    size: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "modules": self.modules,
+            "modules_learned": self.learned,
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "mean_norm": round(self.mean_norm, 6),
+            "bytes": self.size,
+        }
+
+
+def verify(path: Path, expected: Expected, check: Callable[[], None] = lambda: None) -> LoraCheck:
+    """Check a trained file.
+
+    Args:
+        path: a safetensors file.
+        expected: rank, alpha and modules.
+        check: called between modules; what it raises ends the work.
+
+    Raises:
+        TrainingDiverged: a tensor is not finite.
+        TrainingFailed: not a LoRA, not the one asked for, or one that learned nothing.
+    """
+    file = WeightsFile(path)
+    modules = sorted(name.removesuffix(_UP) for name in file.names if name.endswith(_UP))
+    _check_keys(file, modules, expected)
+    norms = []
+    for module in modules:
+        check()
+        norms.append(_norm(file, module, expected.rank))
+        _check_alpha(file, module, expected.alpha)
+    _check_others(file, check)
+    learned = sum(norm > 0 for norm in norms)
+    if learned <= _MOST * len(modules):
+        raise TrainingFailed(
+            f"The training learned nothing: only {learned} of {len(modules)} layers changed.",
+            details={"modules": len(modules), "modules_learned": learned},
+        )
+    mean = float(np.mean(norms))
+    return LoraCheck(len(modules), learned, expected.rank, expected.alpha, mean, file.size)
+
+
+def _check_keys(file: WeightsFile, modules: list[str], expected: Expected) -> None:
+    if len(modules) < expected.min_modules:
+        raise TrainingFailed(
+            f"The trainer's file adapts {len(modules)} layers; "
+            f"{expected.min_modules} or more were expected.",
+            details={"modules": len(modules), "expected": expected.min_modules},
+        )
+    for module in modules:
+        if not module.startswith(_PREFIXES):
+            raise TrainingFailed("The trainer's file names layers that no SDXL model has.")
+        if module + _DOWN not in file.names or module + _ALPHA not in file.names:
+            raise TrainingFailed("The trainer's file lacks a part of some layers.")
+
+
+def _norm(file: WeightsFile, module: str, rank: int) -> float:
+    up, down = _finite(file, module + _UP), _finite(file, module + _DOWN)
+    columns = up.reshape(up.shape[0], -1)
+    rows = down.reshape(down.shape[0], -1)
+    if columns.shape[1] != rows.shape[0] or rows.shape[0] > rank or rows.shape[0] == 0:
+        raise TrainingFailed(
+            f"The trainer's file has rank {rows.shape[0]} where {rank} was asked for.",
+            details={"rank": int(rows.shape[0]), "expected": rank},
+        )
+    wide_up, wide_down = columns.astype(np.float64), rows.astype(np.float64)
+    squared = float(((wide_up.T @ wide_up) * (wide_down @ wide_down.T)).sum())
+    return float(np.sqrt(max(0.0, squared)))
+
+
+def _check_alpha(file: WeightsFile, module: str, alpha: float) -> None:
+    found = float(_finite(file, module + _ALPHA).reshape(-1)[0])
+    if not np.isclose(found, alpha, rtol=1e-2):
+        raise TrainingFailed(
+            f"The trainer's file has alpha {found:g} where {alpha:g} was asked for.",
+            details={"alpha": found, "expected": alpha},
+        )
+
+
+def _check_others(file: WeightsFile, check: Callable[[], None]) -> None:
+    """ComfyUI's trainer writes biases and norms as plain differences: they must be finite too."""
+    for name in file.names:
+        if not name.endswith((_UP, _DOWN, _ALPHA)):
+            check()
+            _finite(file, name)
+
+
+def _finite(file: WeightsFile, name: str) -> NDArray[np.float32]:
+    tensor = file.tensor(name)
+    if tensor.size == 0 or not np.isfinite(tensor).all():
+        raise TrainingDiverged(
+            "The training diverged: its weights are not finite. Try a lower learning_rate.",
+            field="learning_rate",
+        )
+    return tensor
