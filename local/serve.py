@@ -5,13 +5,13 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from local.platform.pods import PodOptions
 from local.platform.server import PlatformOptions, platform
+from local.stack import ROOT, Stack
 
-ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = '{"input": {"task": "image", "prompt": "portrait of {trigger}", "character_id": "demo"}}'
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,10 +21,24 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default 8000)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    pods = PodOptions(argv=(sys.executable, "-u", "handler.py"), folder=ROOT)
-    options = PlatformOptions(pods=pods, workers=arguments.workers, port=arguments.port)
-    asyncio.run(_serve(options))
+    with Stack.from_environment() as stack:
+        stack.register_demo()
+        print(f"S3 server        {stack.s3.endpoint_url}\nEngine           {stack.engine}")
+        options = PlatformOptions(
+            pods=worker_pods(stack), workers=arguments.workers, port=arguments.port
+        )
+        asyncio.run(_serve(options))
     return 0
+
+
+def worker_pods(stack: Stack, **changes: str) -> PodOptions:
+    """Pods that run `handler.py` on a stack, each with a working folder of its own."""
+
+    def environment(number: int) -> Mapping[str, str]:
+        return stack.environment(WORK_DIR=str(stack.folder / f"worker-{number}"), **changes)
+
+    argv = (sys.executable, "-u", "handler.py")
+    return PodOptions(argv=argv, environment=environment, folder=ROOT)
 
 
 async def _serve(options: PlatformOptions) -> None:
@@ -32,7 +46,7 @@ async def _serve(options: PlatformOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with platform(options) as served:
-        print(f"RunPod emulator: {served.url}  ({options.workers} workers)")
+        print(f"RunPod emulator  {served.url}  workers: {options.workers}; Ctrl-C ends it\n")
         print(f"  curl -s {served.url}/health")
-        print(f"""  curl -s {served.url}/runsync -d '{{"input": {{"task": "health"}}}}'""")
+        print(f"  curl -s {served.url}/runsync -d '{EXAMPLE}'\n", flush=True)
         await stop.wait()

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 QUICK_EXIT_S: Final = 5.0
 FIRST_BACKOFF_S: Final = 0.2
 MAX_BACKOFF_S: Final = 10.0
+LEFTOVER_GRACE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class PodOptions:
 
     Args:
         argv: the container's command.
-        environment: a worker's variables beyond those of this process, given its number.
+        environment: a worker's whole environment, given its number; the platform adds its own.
         folder: the working directory.
         logs: where each pod's output goes, one file a pod; None leaves it on the terminal.
         stop_grace_s: from SIGTERM to SIGKILL; the platform's own figure is not documented.
@@ -36,7 +37,7 @@ class PodOptions:
     """
 
     argv: tuple[str, ...]
-    environment: Callable[[int], Mapping[str, str]] = lambda _number: {}
+    environment: Callable[[int], Mapping[str, str]] = lambda _number: os.environ
     folder: Path = field(default_factory=Path.cwd)
     logs: Path | None = None
     stop_grace_s: float = 30.0
@@ -105,7 +106,7 @@ class Pod:
             try:
                 await self._live(mark)
             finally:
-                self._bury(mark)
+                await self._bury(mark)
             quick = time.monotonic() - started < QUICK_EXIT_S
             backoff = min(backoff * 2, MAX_BACKOFF_S) if quick else FIRST_BACKOFF_S
             if not self._retired:
@@ -135,19 +136,25 @@ class Pod:
 
     def _environment(self, mark: str) -> dict[str, str]:
         return {
-            **os.environ,
+            **self._options.environment(self._number),
             **self._platform_environment(self.id),
             "RUNPOD_PING_INTERVAL": str(self._options.ping_interval_s * 1000),
-            **self._options.environment(self._number),
             containers.MARK: mark,
         }
 
-    def _bury(self, mark: str) -> None:
-        left = containers.end(mark)
+    async def _bury(self, mark: str) -> None:
+        """End the container, a moment after its first process, so that leftovers can be told.
+
+        A fork of the worker itself is not counted: the SDK's ping process always outlives a crash.
+        """
+        self._on_gone(self.id)
+        until = time.monotonic() + LEFTOVER_GRACE_S
+        while containers.processes(mark) and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        left = [name for name in containers.end(mark) if name != " ".join(self._options.argv)]
         if left:
             log.warning("worker left processes", extra={"worker": self.id, "left": left})
         self.left_behind.extend(left)
-        self._on_gone(self.id)
 
     def kill(self) -> None:
         """SIGKILL to the worker's first process, as a crash or the OOM killer would."""

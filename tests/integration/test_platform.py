@@ -80,7 +80,11 @@ def options(folder: Path, source: str = HANDLER, **changes: Any) -> PlatformOpti
     handler.write_text(source)
     pods = PodOptions(
         argv=(sys.executable, str(handler)),
-        environment=lambda _number: {"NOTES": str(folder / "notes"), "RUNPOD_LOG_LEVEL": "INFO"},
+        environment=lambda _number: {
+            **os.environ,
+            "NOTES": str(folder / "notes"),
+            "RUNPOD_LOG_LEVEL": "INFO",
+        },
         folder=folder,
         logs=folder,
         ping_interval_s=1,
@@ -201,7 +205,7 @@ def test_a_dead_workers_children_are_ended_and_counted(
     child = int((folder / "notes").read_text().split("child ")[1].split()[0])
     assert ended_pid(child)
     client.post("runsync", {"input": {}})
-    assert "sleep 600" in client.get("metrics")["pods"]["local-1"]["left_behind"]
+    assert client.get("metrics")["pods"]["local-1"]["left_behind"] == ["sleep 600"]
 
 
 def test_a_frozen_worker_stops_pinging_and_its_job_moves_on(
