@@ -1,0 +1,282 @@
+"""The registry's documents, pure: what a character is, and how a change makes the next head.
+
+A change is a function `head → head`. None of them reads a clock, a bucket or a random number:
+`stamped` puts revision, write id and time on what they answer, so that a change can be replayed on
+whatever head another writer left behind. A change that changes nothing answers the head it was
+given, and nothing is written then.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from lora_registry.errors import (
+    CharacterDeleted,
+    DocumentInvalid,
+    NoActiveVersion,
+    NothingToRollBack,
+    VersionNotFound,
+)
+
+SCHEMA_VERSION: Final = 1
+MAX_PREVIOUS: Final = 32
+MAX_WRITES: Final = 32
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Status = Literal["active", "deleted"]
+
+
+class Document(BaseModel):
+    """Base of what lies in the bucket; fields of a later release survive a rewrite by this one."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+
+    def to_json(self) -> bytes:
+        """The document as it is stored."""
+        return self.model_dump_json(indent=1).encode()
+
+
+class ActiveVersion(BaseModel):
+    """The head's copy of its active version: all that a generation job needs to find the file.
+
+    `size` is in bytes; `strength` is what a job uses that names none.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+    key: str
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    rank: Annotated[int, Field(ge=1)]
+    strength: float
+
+
+class CharacterVersion(Document):
+    """One trained or registered LoRA; written once, never changed."""
+
+    character_id: str
+    id: str
+    job_id: str
+    key: str
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    rank: Annotated[int, Field(ge=1)]
+    strength: float
+    format: str
+    trigger: str
+    class_noun: str
+    base_model: str
+    created_at: AwareDatetime
+    training: dict[str, Any] | None = None
+
+    @property
+    def active(self) -> ActiveVersion:
+        """The copy that a head carries while this version is the active one."""
+        return ActiveVersion(
+            id=self.id,
+            key=self.key,
+            sha256=self.sha256,
+            size=self.size,
+            rank=self.rank,
+            strength=self.strength,
+        )
+
+
+class CharacterHead(Document):
+    """A character as a generation job reads it, in one object.
+
+    `trigger`, `class_noun` and `base_model` are the active version's. `previous` are the versions
+    that a rollback goes back to, the latest last; `writes` are the last write ids, by which a
+    writer knows its own success behind a lost reply and a retried job its earlier run.
+    """
+
+    character_id: str
+    name: str
+    trigger: str
+    class_noun: str
+    base_model: str
+    status: Status = "active"
+    active: ActiveVersion | None = None
+    previous: tuple[str, ...] = ()
+    revision: Annotated[int, Field(ge=0)] = 0
+    write_id: str = ""
+    writes: tuple[str, ...] = ()
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+    @property
+    def deleted(self) -> bool:
+        """Whether this is a tombstone."""
+        return self.status == "deleted"
+
+    def summary(self) -> dict[str, Any]:
+        """The line of a listing, JSON-ready."""
+        fields = {"character_id", "name", "status", "trigger", "active", "updated_at"}
+        return self.model_dump(mode="json", include=fields)
+
+
+_D = TypeVar("_D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class UsableVersion:
+    """What a generation job needs of a character; `size` in bytes, `strength` the default."""
+
+    character_id: str
+    name: str
+    trigger: str
+    class_noun: str
+    base_model: str
+    version: str
+    key: str
+    sha256: str
+    size: int
+    rank: int
+    strength: float
+
+
+def parse_head(body: bytes, key: str) -> CharacterHead:
+    """Read a head document. Raises DocumentInvalid."""
+    return _parse(CharacterHead, body, key)
+
+
+def parse_version(body: bytes, key: str) -> CharacterVersion:
+    """Read a version document. Raises DocumentInvalid."""
+    return _parse(CharacterVersion, body, key)
+
+
+def _parse(kind: type[_D], body: bytes, key: str) -> _D:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["loc"] == ("schema_version",):
+            reason = "a newer release wrote it, update this worker"
+        else:
+            reason = f"{'.'.join(map(str, first['loc'])) or 'it'} is damaged"
+        raise DocumentInvalid(key, reason) from error
+
+
+def milliseconds(at: float) -> datetime:
+    """Epoch seconds as the registry keeps times: UTC, whole milliseconds."""
+    exact = datetime.fromtimestamp(at, UTC)
+    return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
+
+
+def usable(head: CharacterHead) -> UsableVersion:
+    """The active version of a head. Raises CharacterDeleted, NoActiveVersion."""
+    if head.deleted:
+        raise CharacterDeleted(head.character_id)
+    if head.active is None:
+        raise NoActiveVersion(head.character_id)
+    active = head.active
+    return UsableVersion(
+        character_id=head.character_id,
+        name=head.name,
+        trigger=head.trigger,
+        class_noun=head.class_noun,
+        base_model=head.base_model,
+        version=active.id,
+        key=active.key,
+        sha256=active.sha256,
+        size=active.size,
+        rank=active.rank,
+        strength=active.strength,
+    )
+
+
+def pinned(head: CharacterHead, version: CharacterVersion) -> UsableVersion:
+    """A version that a job names itself; its own trigger counts, not the active one's."""
+    return usable(_carrying(head, version))
+
+
+def first_head(version: CharacterVersion, *, name: str) -> CharacterHead:
+    """The head of a character that has one version, not active yet."""
+    return CharacterHead(
+        character_id=version.character_id,
+        name=name,
+        trigger=version.trigger,
+        class_noun=version.class_noun,
+        base_model=version.base_model,
+        created_at=version.created_at,
+        updated_at=version.created_at,
+    )
+
+
+def activated(head: CharacterHead, version: CharacterVersion) -> CharacterHead:
+    """Make a version the active one; nothing changes if it is already.
+
+    Raises:
+        CharacterDeleted: a tombstone is restored first, on purpose.
+        VersionNotFound: the version is another character's.
+    """
+    if head.deleted:
+        raise CharacterDeleted(head.character_id)
+    if version.character_id != head.character_id:
+        raise VersionNotFound(head.character_id, version.id)
+    if head.active is not None and head.active.id == version.id:
+        return head
+    before = () if head.active is None else (head.active.id,)
+    previous = (*head.previous, *before)[-MAX_PREVIOUS:]
+    return _carrying(head, version).model_copy(update={"previous": previous})
+
+
+def renamed(head: CharacterHead, name: str | None) -> CharacterHead:
+    """Give the character another display name; None keeps the one it has."""
+    if name is None or name == head.name:
+        return head
+    return head.model_copy(update={"name": name})
+
+
+def rollback_target(head: CharacterHead) -> str:
+    """The version that was active before. Raises CharacterDeleted, NothingToRollBack."""
+    if head.deleted:
+        raise CharacterDeleted(head.character_id)
+    if not head.previous:
+        raise NothingToRollBack(head.character_id)
+    return head.previous[-1]
+
+
+def rolled_back(head: CharacterHead, version: CharacterVersion) -> CharacterHead:
+    """Make the version before (`rollback_target`) the active one again; a second goes further."""
+    if rollback_target(head) != version.id:
+        raise VersionNotFound(head.character_id, version.id)
+    return _carrying(head, version).model_copy(update={"previous": head.previous[:-1]})
+
+
+def deleted(head: CharacterHead) -> CharacterHead:
+    """Turn the head into a tombstone; its files stay until the grace period is over."""
+    return head if head.deleted else head.model_copy(update={"status": "deleted"})
+
+
+def restored(head: CharacterHead) -> CharacterHead:
+    """Take a tombstone back, with the version that was active."""
+    return head.model_copy(update={"status": "active"}) if head.deleted else head
+
+
+def stamped(head: CharacterHead, write_id: str, now: datetime) -> CharacterHead:
+    """Put the marks of one write on a changed head; its time never goes backwards."""
+    return head.model_copy(
+        update={
+            "revision": head.revision + 1,
+            "write_id": write_id,
+            "writes": (*head.writes, write_id)[-MAX_WRITES:],
+            "updated_at": max(now, head.updated_at),
+        }
+    )
+
+
+def _carrying(head: CharacterHead, version: CharacterVersion) -> CharacterHead:
+    return head.model_copy(
+        update={
+            "active": version.active,
+            "trigger": version.trigger,
+            "class_noun": version.class_noun,
+            "base_model": version.base_model,
+        }
+    )

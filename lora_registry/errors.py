@@ -1,0 +1,158 @@
+"""What the registry and the LoRA cache refuse, as nouns with facts.
+
+The four attributes are those of `worker.errors.CodedError`; what the bucket says is in
+`lora_registry.store` (`StoreError` and its leaves).
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class RegistryError(Exception):
+    """Base of this package's errors.
+
+    Args:
+        message: one sentence a person can act on; no traceback, no path of this machine.
+        field: the job's field at fault.
+        details: further facts, JSON values only.
+    """
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.details: Mapping[str, Any] = details or {}
+
+
+class CharacterNotFound(RegistryError):
+    """The store says that this character was never registered."""
+
+    code = "character_not_found"
+
+    def __init__(self, character_id: str, message: str | None = None) -> None:
+        super().__init__(
+            message or f"There is no character {character_id!r}; train or register it first.",
+            field="character_id",
+            details={"character_id": character_id},
+        )
+
+
+class CharacterDeleted(CharacterNotFound):
+    """The character has a tombstone; until it is swept it can be restored."""
+
+    def __init__(self, character_id: str) -> None:
+        super().__init__(
+            character_id,
+            f"Character {character_id!r} was deleted; restore it to use it again.",
+        )
+
+
+class VersionNotFound(RegistryError):
+    """No such version, or its weights are gone."""
+
+    code = "version_not_found"
+
+    def __init__(self, character_id: str, version: str, message: str | None = None) -> None:
+        super().__init__(
+            message or f"Character {character_id!r} has no version {version!r}; list its versions.",
+            field="version",
+            details={"character_id": character_id, "version": version},
+        )
+
+
+class NoActiveVersion(VersionNotFound):
+    """The character exists, but no version of it was made active yet."""
+
+    def __init__(self, character_id: str) -> None:
+        super().__init__(
+            character_id,
+            "",
+            f"Character {character_id!r} has no active version; activate one of its versions.",
+        )
+
+
+class NothingToRollBack(VersionNotFound):
+    """No version was active before the present one."""
+
+    def __init__(self, character_id: str) -> None:
+        super().__init__(
+            character_id,
+            "",
+            f"Character {character_id!r} had no other active version before; activate one by name.",
+        )
+
+
+class InvalidRequest(RegistryError):
+    """An identifier, cursor or option outside what the registry accepts."""
+
+    code = "invalid_input"
+
+
+class LoraRejected(RegistryError):
+    """A safetensors file that is no LoRA this worker can use; the message says what to do."""
+
+    code = "invalid_input"
+
+    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, field="source", details=details)
+
+
+class LoraCorrupt(RegistryError):
+    """The bytes are not what they should be: header, size, checksum, or a value not finite."""
+
+    code = "lora_corrupt"
+
+
+class WriteConflict(RegistryError):
+    """Other writers won every attempt until the deadline; nothing was changed."""
+
+    code = "conflict"
+    retryable = True
+
+    def __init__(self, character_id: str, seconds: float) -> None:
+        super().__init__(
+            f"Character {character_id!r} is being changed by many others; nothing was written "
+            f"within {seconds:g} s, try again.",
+            field="character_id",
+            details={"character_id": character_id},
+        )
+
+
+class DocumentInvalid(RegistryError):
+    """A registry document that does not parse, or that a newer release wrote."""
+
+    code = "storage_unavailable"
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(
+            f"The registry's document {key!r} cannot be used: {reason}.", details={"key": key}
+        )
+        self.key = key
+
+
+class ArchiveInvalid(RegistryError):
+    """An export archive that is damaged, incomplete or not one of ours."""
+
+    code = "invalid_input"
+
+
+class CacheDiskFull(RegistryError):
+    """No room on the local disk for a LoRA file, everything unused given back already."""
+
+    code = "disk_full"
+    retryable = True
+
+
+class CacheBusy(RegistryError):
+    """Somebody else's download of the same file did not end within the time allowed."""
+
+    code = "timeout"
+    retryable = True

@@ -1,0 +1,248 @@
+"""The registry's verbs: characters and their versions in a bucket, with no database beside it.
+
+Reading needs no lock and no leader: a job reads one object. Adding a version writes weights, then
+the version, then the head; a writer that dies in between leaves nothing that dangles, and its job,
+run again with the same id, ends in exactly one version.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable
+
+from lora_registry import layout
+from lora_registry.character import (
+    CharacterHead,
+    CharacterVersion,
+    UsableVersion,
+    activated,
+    deleted,
+    first_head,
+    pinned,
+    renamed,
+    restored,
+    rollback_target,
+    rolled_back,
+    usable,
+)
+from lora_registry.conditions import Conditions
+from lora_registry.errors import CharacterDeleted, CharacterNotFound, VersionNotFound
+from lora_registry.heads import Change, Heads
+from lora_registry.listing import Order, Page, list_page
+from lora_registry.replay import Replay
+from lora_registry.store import Store
+from lora_registry.versions import NewVersion, Versions
+
+log = logging.getLogger(__name__)
+
+
+class Registry:
+    """The characters of one bucket; safe to share between threads.
+
+    Args:
+        store: the bucket.
+        replay: for how long a change is replayed against other writers.
+        clock: epoch seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        replay: Replay | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._replay = replay or Replay()
+        conditions = Conditions(store)
+        self._versions = Versions(store, conditions, self._replay, clock)
+        self._heads = Heads(store, conditions, self._replay, clock)
+
+    # Reading
+
+    def get(self, character_id: str, *, tombstone: bool = False) -> CharacterHead:
+        """The head as it is now: one request, answered 304 when this process has read it before.
+
+        Args:
+            character_id: whose head.
+            tombstone: answer a deleted character's head too, instead of raising.
+
+        Raises:
+            CharacterNotFound: the store says that there is none.
+            CharacterDeleted: there is a tombstone.
+            StoreError: the store did not say.
+        """
+        head = self._heads.get(character_id)
+        if head is None:
+            raise CharacterNotFound(character_id)
+        if head.deleted and not tombstone:
+            raise CharacterDeleted(character_id)
+        return head
+
+    def resolve(self, character_id: str, version: str | None = None) -> UsableVersion:
+        """What a generation job needs: the active version, or the one that it names.
+
+        One request (304 when warm); one more for a version other than the active one, once a
+        process.
+
+        Raises:
+            CharacterNotFound, CharacterDeleted, VersionNotFound, NoActiveVersion, StoreError.
+        """
+        head = self.get(character_id)
+        if version is None or (head.active is not None and head.active.id == version):
+            return usable(head)
+        return pinned(head, self.version(character_id, version))
+
+    def version(self, character_id: str, version: str) -> CharacterVersion:
+        """One version's document, from memory after the first time.
+
+        Raises:
+            VersionNotFound: the store says that there is none.
+            StoreError: the store did not say.
+        """
+        return self._versions.get(character_id, version)
+
+    def versions(self, character_id: str) -> tuple[CharacterVersion, ...]:
+        """Every version of a character, oldest first; also of one whose head was never written.
+
+        One request, and one more for each version not read before.
+
+        Raises:
+            CharacterNotFound: there is neither a version nor a head.
+        """
+        versions = self._versions.all(character_id)
+        if not versions:
+            self.get(character_id, tombstone=True)
+        return versions
+
+    def list(
+        self,
+        *,
+        order: Order = "id",
+        status: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """One page of characters; see `listing.list_page`."""
+        return list_page(
+            self._store, self._heads, order=order, status=status, limit=limit, cursor=cursor
+        )
+
+    # Writing
+
+    def add_version(
+        self,
+        new: NewVersion,
+        *,
+        activate: bool = True,
+        check: Callable[[], None] | None = None,
+    ) -> CharacterVersion:
+        """Register a LoRA: weights, then version, then head; six requests when nobody interferes.
+
+        Run again with the same job id, also after a crash at any point and whatever the clock says,
+        it ends in the same version; another file is then not sent.
+
+        Args:
+            new: the file and what is said about it.
+            activate: make it the active version.
+            check: called during hashing and upload; what it raises ends the call.
+
+        Raises:
+            CharacterDeleted: the character has a tombstone; the version is kept, to be activated
+                once the character is restored.
+            WriteConflict, StoreError: run it again.
+        """
+        ids = self._replay.run(lambda: self._versions.ids(new.character_id))
+        version = self._versions.add(new, ids, check)
+
+        def change(head: CharacterHead | None) -> CharacterHead:
+            base = head or first_head(version, name=new.name or new.character_id)
+            if base.deleted:
+                raise CharacterDeleted(new.character_id)
+            base = renamed(base, new.name)
+            return activated(base, version) if activate else base
+
+        self._heads.change(new.character_id, change, write_id=f"add-{version.id}", fresh=not ids)
+        log.info(
+            "version added",
+            extra={"character_id": version.character_id, "version": version.id, "active": activate},
+        )
+        return version
+
+    def activate(
+        self, character_id: str, version: str, *, job_id: str | None = None
+    ) -> CharacterHead:
+        """Make a version the active one; writes a head where a crash left none.
+
+        Args:
+            character_id: whose version.
+            version: its id.
+            job_id: makes a retry of the same job change nothing again.
+
+        Raises:
+            VersionNotFound, CharacterDeleted, WriteConflict, StoreError.
+        """
+        document = self._known_version(character_id, version)
+
+        def change(head: CharacterHead | None) -> CharacterHead:
+            return activated(head or first_head(document, name=character_id), document)
+
+        return self._change(character_id, change, "activate", job_id)
+
+    def rollback(self, character_id: str, *, job_id: str | None = None) -> CharacterHead:
+        """Make the version active that was before the present one; a second goes further back.
+
+        Raises:
+            CharacterNotFound, CharacterDeleted, NothingToRollBack, WriteConflict, StoreError.
+        """
+
+        def change(head: CharacterHead | None) -> CharacterHead:
+            found = _existing(head, character_id)
+            return rolled_back(found, self.version(character_id, rollback_target(found)))
+
+        return self._change(character_id, change, "rollback", job_id)
+
+    def delete(self, character_id: str, *, job_id: str | None = None) -> CharacterHead:
+        """Turn the head into a tombstone: refused by jobs from now on, files kept until swept.
+
+        Raises:
+            CharacterNotFound, WriteConflict, StoreError.
+        """
+        return self._change(
+            character_id, lambda head: deleted(_existing(head, character_id)), "delete", job_id
+        )
+
+    def restore(self, character_id: str, *, job_id: str | None = None) -> CharacterHead:
+        """Take a tombstone back, as the character was.
+
+        Raises:
+            CharacterNotFound: never there, or its files are swept already.
+            WriteConflict, StoreError.
+        """
+        return self._change(
+            character_id, lambda head: restored(_existing(head, character_id)), "restore", job_id
+        )
+
+    def _change(
+        self, character_id: str, change: Change, verb: str, job_id: str | None
+    ) -> CharacterHead:
+        write_id = f"{verb}-{layout.job_part(job_id) if job_id else uuid.uuid4().hex}"
+        head = self._heads.change(character_id, change, write_id=write_id)
+        log.info(
+            "character changed",
+            extra={"character_id": character_id, "verb": verb, "revision": head.revision},
+        )
+        return head
+
+    def _known_version(self, character_id: str, version: str) -> CharacterVersion:
+        try:
+            return self.version(character_id, version)
+        except VersionNotFound:
+            self.get(character_id, tombstone=True)  # says so if it is the character that is missing
+            raise
+
+
+def _existing(head: CharacterHead | None, character_id: str) -> CharacterHead:
+    if head is None:
+        raise CharacterNotFound(character_id)
+    return head

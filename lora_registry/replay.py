@@ -1,0 +1,62 @@
+"""Doing something again that other writers or a busy store got in the way of."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from lora_registry.store import (
+    ConditionsUnsupported,
+    ObjectMissing,
+    PreconditionFailed,
+    StoreError,
+    StoreThrottled,
+)
+
+log = logging.getLogger(__name__)
+
+_MAX_FAILURES: Final = 3  # of the kind that the store's client has retried already
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How long and how often; the pauses are drawn between 0 and a doubling bound (full jitter).
+
+    Attributes:
+        deadline_s: conflicts and throttling are replayed for so long, counted from the first try.
+        first_pause_s: the first pause's upper bound.
+        longest_pause_s: no pause is longer.
+        sleep: waits; tests give their own.
+    """
+
+    deadline_s: float = 30.0
+    first_pause_s: float = 0.05
+    longest_pause_s: float = 2.0
+    sleep: Callable[[float], None] = time.sleep
+
+    def run(self, action: Callable[[], T]) -> T:
+        """Do it until it works.
+
+        An action must be safe to do again: a failure may be a lost reply. Conflicts (404, 409, 412
+        of a write) and throttling are replayed until the deadline, other failures of the store
+        three times.
+
+        Raises:
+            StoreError: the last one.
+        """
+        ends = time.monotonic() + self.deadline_s
+        bound, failures = self.first_pause_s, 0
+        while True:
+            try:
+                return action()
+            except StoreError as error:
+                failures += not isinstance(error, (PreconditionFailed, StoreThrottled))
+                last = failures > _MAX_FAILURES or time.monotonic() + bound > ends
+                if last or isinstance(error, (ObjectMissing, ConditionsUnsupported)):
+                    raise
+                log.info("registry request replayed", extra={"reason": type(error).__name__})
+            self.sleep(random.uniform(0.0, bound))  # noqa: S311 - spreads writers, keeps no secret
+            bound = min(bound * 2, self.longest_pause_s)

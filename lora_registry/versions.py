@@ -1,0 +1,171 @@
+"""Versions in the bucket: immutable documents, one for each LoRA, and the weights they name."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from lora_registry import layout
+from lora_registry.character import CharacterVersion, milliseconds, parse_version
+from lora_registry.conditions import Conditions
+from lora_registry.errors import VersionNotFound
+from lora_registry.inspection import LoraFacts
+from lora_registry.replay import Replay
+from lora_registry.store import ObjectMissing, PreconditionFailed, Store
+from lora_registry.tensorfile import sha256_of
+
+DEFAULT_STRENGTH: Final = 1.0
+_REMEMBERED: Final = 4096  # documents of about 1 KB each, which never change
+_READERS: Final = 16
+_CONTENT_TYPE: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """A LoRA file about to be registered, and what is said about it.
+
+    Attributes:
+        character_id: whose it is.
+        job_id: the job that made it; the same id again means the same version.
+        weights: the local .safetensors file.
+        facts: what `inspection.inspect` found.
+        trigger: the word that calls the character in a prompt.
+        class_noun: what the character is ("person").
+        base_model: the family it is for; None takes what the file's shapes say.
+        name: the character's display name; None keeps the present one, or takes the id.
+        strength: what a job uses that names none.
+        training: what is worth keeping about how it came to be, JSON values only.
+    """
+
+    character_id: str
+    job_id: str
+    weights: Path
+    facts: LoraFacts
+    trigger: str
+    class_noun: str = "person"
+    base_model: str | None = None
+    name: str | None = None
+    strength: float = DEFAULT_STRENGTH
+    training: dict[str, Any] | None = None
+
+
+class Versions:
+    """The versions of one bucket; safe to share between threads.
+
+    Args:
+        store: the bucket.
+        conditions: asked on the write path only.
+        replay: for how long a write is replayed.
+        clock: epoch seconds, for ids and documents.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        conditions: Conditions,
+        replay: Replay,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._conditions = conditions
+        self._replay = replay
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._memory: OrderedDict[str, CharacterVersion] = OrderedDict()
+
+    def get(self, character_id: str, version: str) -> CharacterVersion:
+        """One document, from memory after the first time.
+
+        Raises:
+            VersionNotFound: the store says that there is none.
+            StoreError: the store did not say.
+        """
+        key = layout.version_key(character_id, version)
+        with self._lock:
+            known = self._memory.get(key)
+        if known is not None:
+            return known
+        try:
+            return self._remember(parse_version(self._store.get(key).body, key))
+        except ObjectMissing as error:
+            raise VersionNotFound(character_id, version) from error
+
+    def ids(self, character_id: str) -> tuple[str, ...]:
+        """Every version's id, oldest first; one request."""
+        prefix = layout.versions_prefix(character_id)
+        return tuple(layout.version_of(info.key) for info in self._store.list(prefix))
+
+    def all(self, character_id: str) -> tuple[CharacterVersion, ...]:
+        """Every version, oldest first: one request, and one for each not read before."""
+        ids = self.ids(character_id)
+        with ThreadPoolExecutor(_READERS) as readers:
+            return tuple(readers.map(lambda version: self.get(character_id, version), ids))
+
+    def add(
+        self, new: NewVersion, ids: Sequence[str], check: Callable[[], None] | None
+    ) -> CharacterVersion:
+        """Write the weights, then the document; or answer what this job wrote before.
+
+        Args:
+            new: the file and what is said about it.
+            ids: the versions there are.
+            check: called during hashing and upload; what it raises ends the call.
+        """
+        for version in ids:
+            if layout.made_by(version, new.job_id):
+                return self.get(new.character_id, version)
+        document = self._document(new, ids, check)
+        self._replay.run(
+            lambda: self._store.upload(new.weights, document.key, _CONTENT_TYPE, check=check)
+        )
+        return self.write(document)
+
+    def write(self, version: CharacterVersion) -> CharacterVersion:
+        """Write a document whose weights are in the bucket already."""
+        key, body = layout.version_key(version.character_id, version.id), version.to_json()
+        put = self._store.put_if_absent if self._conditions.enforced else self._store.put
+        try:
+            self._replay.run(lambda: put(key, body))
+        except PreconditionFailed:  # our own reply was lost, or this very job runs twice
+            return self.get(version.character_id, version.id)
+        return self._remember(version)
+
+    def _document(
+        self, new: NewVersion, ids: Sequence[str], check: Callable[[], None] | None
+    ) -> CharacterVersion:
+        sha256 = sha256_of(new.weights, check=check)
+        created_at = _after(ids, milliseconds(self._clock()))
+        return CharacterVersion(
+            character_id=new.character_id,
+            id=layout.version_id(created_at, new.job_id),
+            job_id=new.job_id,
+            key=layout.weights_key(new.character_id, sha256),
+            sha256=sha256,
+            size=new.facts.size,
+            rank=new.facts.rank,
+            strength=new.strength,
+            format=new.facts.format,
+            trigger=new.trigger,
+            class_noun=new.class_noun,
+            base_model=new.base_model or new.facts.base_model,
+            created_at=created_at,
+            training=new.training,
+        )
+
+    def _remember(self, version: CharacterVersion) -> CharacterVersion:
+        with self._lock:
+            self._memory[layout.version_key(version.character_id, version.id)] = version
+            while len(self._memory) > _REMEMBERED:
+                self._memory.popitem(last=False)
+        return version
+
+
+def _after(ids: Sequence[str], now: datetime) -> datetime:
+    """A time later than that of every version there is, however the clocks differ."""
+    times = [at for at in map(layout.made_at, ids) if at is not None]
+    return max(now, max(times) + timedelta(milliseconds=1)) if times else now
