@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from worker.cancel import Deadline
 from worker.child import ChildProcess
+from worker.storage import StorageOptions
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,17 @@ class S3Server:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+    def options(self, *, prefix: str = "", endpoint_url: str | None = None) -> StorageOptions:
+        """How an `ObjectStore` reaches this server, or reaches it through `endpoint_url`."""
+        return StorageOptions(
+            bucket=self.bucket,
+            access_key_id=self.access_key_id,
+            secret_access_key=self.secret_access_key,
+            endpoint_url=endpoint_url or self.endpoint_url,
+            region=self.region,
+            prefix=prefix,
+        )
 
     def stop(self) -> None:
         """End the server and remove what it left; a second call does nothing."""
