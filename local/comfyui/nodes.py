@@ -1,0 +1,44 @@
+"""All node functions, the checks nodes make of their own inputs, and what they read from disk."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from local.comfyui import nodes_image, nodes_model, nodes_training, nodes_video
+from local.comfyui.folders import Folders
+from local.comfyui.node import Inputs, NodeFunction
+from local.comfyui.validation import CustomChecks
+
+
+def functions() -> Mapping[str, NodeFunction]:
+    """What each node class does."""
+    return {
+        **nodes_image.NODES,
+        **nodes_model.NODES,
+        **nodes_video.NODES,
+        **nodes_training.NODES,
+    }
+
+
+def checks(folders: Folders) -> CustomChecks:
+    """What nodes refuse before a prompt is queued."""
+
+    def load_image(name: object) -> str | None:
+        try:
+            found = folders.input_file(str(name)).exists()
+        except ValueError:
+            found = False
+        return None if found else f"Invalid image file: {name}"
+
+    return CustomChecks({"LoadImage": ("image", load_image)})
+
+
+def fingerprint(folders: Folders) -> Callable[[str, Inputs], Any]:
+    """What a node's result depends on besides its inputs: the bytes of the file LoadImage reads."""
+
+    def of(class_type: str, inputs: Inputs) -> Any:
+        if class_type != "LoadImage" or not isinstance(inputs["image"], str):
+            return None
+        return hashlib.sha256(folders.input_file(inputs["image"]).read_bytes()).hexdigest()
+
+    return of
