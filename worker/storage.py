@@ -118,13 +118,16 @@ class ObjectStore:
                 yield ObjectInfo(key, entry["Size"], entry["ETag"], modified)
 
     def list_folders(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        """The names directly below a prefix (delimiter `/`), in order, without prefix and slash."""
+        """The names directly below a prefix (delimiter `/`), without prefix and slash.
+
+        In the store's order: S3 sorts keys, so `mira-2/` before `mira/`; others sort names.
+        """
         below = self._prefix + prefix
         after = f"{below}{start_after}/" if start_after else ""
         for page in self._pages(prefix, Delimiter="/", StartAfter=after):
             for entry in page.get("CommonPrefixes", ()):
                 name = entry["Prefix"].removeprefix(below).rstrip("/")
-                if f"{name}/" > f"{start_after}/" or not start_after:
+                if name != start_after:  # S3 counts what lies in that folder as after it
                     yield name
 
     def delete(self, key: str) -> None:
