@@ -23,7 +23,7 @@ def main() -> int:
         sys.stderr.write(f"The worker cannot start:\n{error}\n")
         return 2
     except WorkerError as error:
-        logging.getLogger(__name__).error("worker cannot start", extra={"reason": str(error)})
+        sys.stderr.write(f"The worker cannot start: {error}\n")
         return 2
     return 0
 

@@ -4,9 +4,10 @@
 before a GPU or a bucket is touched. `docs/contract.schema.json` is generated from these models.
 """
 
+import functools
 import re
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from worker.errors import InvalidInput
+from worker.refusals import refusal
 
 MAX_SEED: Final = 2**64 - 1  # KSampler's own maximum, from its node spec
 MAX_INPUT_DEPTH: Final = 16
@@ -39,18 +41,12 @@ def _relative_key(key: str) -> str:
     return key
 
 
-def _multiple_of_8(value: int) -> int:
-    if value % 8:
-        raise ValueError("must be a multiple of 8")
-    return value
-
-
 Text = Annotated[str, Field(max_length=8192), AfterValidator(_printable)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 CharacterId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 VersionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", max_length=128)]
 WorkflowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
-Side = Annotated[int, Field(ge=256, le=2048), AfterValidator(_multiple_of_8)]
+Side = Annotated[int, Field(ge=256, le=2048, multiple_of=8)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=100)]
 Cfg = Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
@@ -199,10 +195,7 @@ class TrainJob(Strict):
     rank: Annotated[int, Field(ge=1, le=128)] | None = None
     alpha: Annotated[float, Field(gt=0, le=256, allow_inf_nan=False)] | None = None
     learning_rate: Annotated[float, Field(gt=0, le=0.01, allow_inf_nan=False)] | None = None
-    resolution: (
-        Annotated[int, Field(ge=256, le=1536, multiple_of=64), AfterValidator(_multiple_of_8)]
-        | None
-    ) = None
+    resolution: Annotated[int, Field(ge=256, le=1536, multiple_of=64)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=16)] | None = None
     seed: Seed | None = None
     trainer: Literal["kohya", "comfyui"] = "kohya"
@@ -289,32 +282,10 @@ def _children(value: object) -> Iterator[object]:
 
 
 def _invalid(errors: list[ErrorDetails]) -> InvalidInput:
-    first = errors[0]
-    path = [str(part) for part in first["loc"]]
-    if path and path[0] in {"image", "video", "train", "characters", "health"}:
-        path = path[1:]  # pydantic leads with the discriminator's value
-    field = ".".join(_shown(part) for part in path) or _discriminator_field(first)
-    return InvalidInput(f"{field}: {_sentence(first)}.", field=field)
+    field, sentence = refusal(errors[0], _schema())
+    return InvalidInput(f"{field}: {sentence}.", field=field)
 
 
-def _shown(part: str) -> str:
-    return "".join(char for char in part if char.isprintable())[:64]
-
-
-def _discriminator_field(error: ErrorDetails) -> str:
-    return "task" if error["type"].startswith("union_tag") else "input"
-
-
-def _sentence(error: ErrorDetails) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "union_tag_invalid":
-        return f"must be one of {context['expected_tags']}"
-    if kind == "union_tag_not_found":
-        return "is missing; say image, video, train, characters or health"
-    if kind == "extra_forbidden":
-        return "is not a field of this task"
-    if kind == "missing":
-        return "is required"
-    if kind == "value_error":
-        return str(context["error"])
-    return error["msg"].removeprefix("Input ").rstrip(".")
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return JOB.json_schema()  # 10 ms the first time

@@ -36,6 +36,8 @@ from workflows.library import load_library
 log = logging.getLogger(__name__)
 
 TRANSFERS: Final = 8
+_DISK_FULL: Final = "The worker's disk is full; try again, or give it a larger one."
+_UNFORESEEN: Final = "Something unforeseen went wrong; the log has it under this job's id."
 _SAFE_JOB_ID = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -123,11 +125,11 @@ class Worker:
             except (WorkerError, RegistryError, WorkflowError, StoreError) as error:
                 log.warning("job failed", extra={"code": error.code, "reason": str(error)})
                 return self._failure(error, safe_id)
-            except OSError as error:
-                return self._failure(_of_the_system(error), safe_id)
-            except Exception:
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    return self._failure(DiskFull(_DISK_FULL), safe_id)
                 log.exception("job failed unforeseen")
-                return self._failure(_unforeseen(), safe_id)
+                return self._failure(Internal(_UNFORESEEN), safe_id)
 
     def _failure(
         self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
@@ -149,7 +151,8 @@ class Worker:
     def _dispatch(self, job: Job, context: JobContext) -> dict[str, Any]:
         if job.task not in self.settings.worker_tasks and job.task != "health":
             raise InvalidInput(
-                f"task: this worker serves {', '.join(self.settings.worker_tasks)}, not {job.task}.",
+                f"task: {job.task} is not served here; this worker serves "
+                f"{', '.join(self.settings.worker_tasks)}.",
                 field="task",
             )
         match job:
@@ -178,14 +181,3 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _of_the_system(error: OSError) -> WorkerError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return DiskFull("The worker's disk is full; try again, or give it a larger one.")
-    log.exception("job failed unforeseen")
-    return _unforeseen()
-
-
-def _unforeseen() -> Internal:
-    return Internal("Something unforeseen went wrong; the worker's log has it under this job's id.")

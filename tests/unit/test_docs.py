@@ -1,0 +1,42 @@
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from worker.contract import parse_job
+from workflows.library import load_library
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [
+        (page.name, block)
+        for page in PAGES
+        for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("json"))
+def test_every_job_in_the_docs_is_a_valid_job(page: str, block: str) -> None:
+    parse_job(json.loads(block)["input"])
+
+
+def test_readme_has_an_example_of_every_task() -> None:
+    tasks = {json.loads(block)["input"]["task"] for _, block in blocks("json")}
+    assert tasks == {"image", "video", "train", "characters", "health"}
+
+
+@pytest.mark.parametrize(("page", "block"), blocks("toml"))
+def test_every_toml_in_the_docs_parses(page: str, block: str) -> None:
+    assert tomllib.loads(block)
+
+
+def test_every_model_that_a_workflow_names_is_in_the_manifest() -> None:
+    manifest = tomllib.loads((ROOT / "builder" / "models.toml").read_text())
+    known = {model["name"] for model in manifest["models"]}
+    for workflow in load_library(ROOT / "workflows").values():
+        assert set(workflow.models) <= known, workflow.name

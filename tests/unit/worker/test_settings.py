@@ -1,0 +1,117 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from worker.errors import InvalidSettings
+from worker.settings import Settings, default_python, inherited_environment
+
+ROOT = Path(__file__).resolve().parents[3]
+GIVEN = {
+    "S3_BUCKET": "characters",
+    "S3_ACCESS_KEY_ID": "key-id",
+    "S3_SECRET_ACCESS_KEY": "very-secret",
+}
+
+
+def complaint(**changes: str) -> str:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_environment(GIVEN | changes)
+    return str(caught.value)
+
+
+def test_three_variables_are_enough() -> None:
+    settings = Settings.from_environment(GIVEN)
+    assert settings.s3_bucket == "characters"
+    assert settings.loras_folder == settings.work_dir / "loras"
+
+
+def test_every_missing_setting_has_a_line_of_its_own() -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_environment({})
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines] == sorted(GIVEN, key=list(GIVEN).index)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STORAGE_PROVIDER", "gcs"),
+        ("COMFYUI_PORT", "eighty"),
+        ("COMFYUI_PORT", "70000"),
+        ("URL_EXPIRES_S", "5"),
+        ("COMFYUI_URL", "ftp://x"),
+        ("WORKER_TASKS", "image,sing"),
+        ("S3_PREFIX", "/../x"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+    assert complaint(**{name: value}).startswith(f"{name}: ")
+
+
+def test_supabase_needs_its_project() -> None:
+    assert "SUPABASE_PROJECT_REF" in complaint(STORAGE_PROVIDER="supabase")
+
+
+def test_empty_counts_as_absent_and_runpods_names_stand_in() -> None:
+    given = {
+        "BUCKET_ENDPOINT_URL": "https://s3.example.com",
+        "BUCKET_ACCESS_KEY_ID": "id",
+        "BUCKET_SECRET_ACCESS_KEY": "secret",
+        "S3_BUCKET": "b",
+        "LOG_LEVEL": "",
+    }
+    settings = Settings.from_environment(given)
+    assert settings.s3_endpoint_url == "https://s3.example.com"
+    assert settings.log_level == "INFO"
+
+
+def test_secrets_are_never_shown() -> None:
+    settings = Settings.from_environment(GIVEN)
+    assert "very-secret" not in repr(settings) + str(settings.model_dump())
+    assert "very-secret" not in complaint(COMFYUI_PORT="x")
+
+
+def test_two_jobs_at_a_time_unless_it_trains() -> None:
+    assert Settings.from_environment(GIVEN).concurrency == 1
+    assert Settings.from_environment(GIVEN | {"WORKER_TASKS": "image, video"}).concurrency == 2
+
+
+def test_url_lifetime_is_clamped_to_what_sigv4_allows() -> None:
+    assert Settings.from_environment(GIVEN | {"URL_EXPIRES_S": "9999999"}).url_lifetime_s == 604_800
+
+
+def test_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "very-secret")
+    given = inherited_environment(HF_HUB_OFFLINE="1")
+    assert "very-secret" not in given.values()
+    assert given["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_programs_own_interpreter_is_found(tmp_path: Path) -> None:
+    own = tmp_path / ".venv" / "bin" / "python"
+    assert default_python(tmp_path, "/usr/bin/python3") == "/usr/bin/python3"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert default_python(tmp_path, None) == str(own)
+
+
+def names() -> list[str]:
+    return [name.upper() for name in Settings.model_fields]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_setting_stands_in_readme_and_example(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "README.md").read_text()
+    if not name.startswith("RUNPOD_"):
+        assert re.search(rf"^#? ?{name}=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+
+def test_readme_and_example_name_no_setting_that_is_not_there() -> None:
+    table = set(re.findall(r"^\| `([A-Z0-9_]+)`", (ROOT / "README.md").read_text(), re.MULTILINE))
+    example = set(
+        re.findall(r"^#? ?([A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    )
+    assert table == set(names())
+    assert example <= set(names())

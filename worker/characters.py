@@ -1,0 +1,91 @@
+"""The characters branch: reading and changing the registry."""
+
+from typing import Any
+
+from lora_registry import inspection, tensorfile
+from lora_registry.character import CharacterHead
+from lora_registry.registry import DEFAULT_STRENGTH, NewVersion
+from worker.contract import CharactersJob
+from worker.errors import InvalidInput
+from worker.rooms import JobContext, Rooms
+
+
+def run(job: CharactersJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+    """Do what the action says: `list` answers a page, `get` all versions, the others the head."""
+    if job.action == "list":
+        return _list(job, rooms)
+    character_id = job.character_id or ""  # the contract requires it for every other action
+    if job.action == "get":
+        return _get(character_id, rooms)
+    return {"character": _changed(job, character_id, rooms, context).model_dump(mode="json")}
+
+
+def _changed(
+    job: CharactersJob, character_id: str, rooms: Rooms, context: JobContext
+) -> CharacterHead:
+    registry, job_id = rooms.registry, context.job_id
+    match job.action:
+        case "activate":
+            return registry.activate(character_id, job.version or "", job_id=job_id)
+        case "rollback":
+            return registry.rollback(character_id, job_id=job_id)
+        case "delete":
+            return registry.delete(character_id, job_id=job_id)
+        case "restore":
+            return registry.restore(character_id, job_id=job_id)
+        case _:
+            return _register(job, character_id, rooms, context)
+
+
+def _list(job: CharactersJob, rooms: Rooms) -> dict[str, Any]:
+    page = rooms.registry.list(
+        order=job.order, status=job.status, limit=job.limit, cursor=job.cursor
+    )
+    return {
+        "characters": [character.summary() for character in page.characters],
+        "cursor": page.cursor,
+    }
+
+
+def _get(character_id: str, rooms: Rooms) -> dict[str, Any]:
+    head = rooms.registry.get(character_id, tombstone=True)
+    versions = rooms.registry.versions(character_id)
+    return {
+        "character": head.model_dump(mode="json"),
+        "versions": [version.model_dump(mode="json") for version in versions],
+    }
+
+
+def _register(
+    job: CharactersJob, character_id: str, rooms: Rooms, context: JobContext
+) -> CharacterHead:
+    """Fetch the LoRA, look into it, and add it as a version."""
+    if job.source is None:
+        raise InvalidInput("source: is required.", field="source")
+    path = context.folder / "lora.safetensors"
+    check = context.cancel.check
+    context.progress.report("fetching", 5)
+    with context.timings.phase("fetch"):
+        rooms.sources.save(
+            job.source,
+            path,
+            field="source",
+            max_bytes=rooms.settings.lora_max_bytes,
+            check=check,
+        )
+    context.progress.report("checking", 50)
+    facts = inspection.inspect(path)
+    tensorfile.check_finite(path, check=check)
+    context.progress.report("uploading", 70)
+    new = NewVersion(
+        character_id=character_id,
+        job_id=context.job_id,
+        weights=path,
+        facts=facts,
+        trigger=job.trigger or facts.metadata.get("modelspec.trigger_phrase") or character_id,
+        class_noun=job.class_noun,
+        name=job.name,
+        strength=DEFAULT_STRENGTH if job.strength is None else job.strength,
+    )
+    rooms.registry.add_version(new, activate=job.activate, check=check)
+    return rooms.registry.get(character_id)
