@@ -1,1 +1,1 @@
-"""The ComfyUI that this worker owns: its process, and the conversation with it."""
+"""ComfyUI: `engine` says what a worker needs of it, `process` runs it, `client` uses it."""

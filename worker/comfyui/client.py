@@ -1,0 +1,211 @@
+"""ComfyUI for the branches: run a graph, put files in, get files out."""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from worker.cancel import CancelToken
+from worker.comfyui.http import ComfyUIHTTP, PromptRefused
+from worker.comfyui.outputs import OutputFile, OutputFolder
+from worker.comfyui.prompt import Limits, PromptRun
+from worker.comfyui.record import Execution, Graph, Listeners, PromptRecord, Step
+from worker.comfyui.refusals import refusal
+from worker.errors import DiskFull, InvalidInput
+
+__all__ = ["ComfyUIClient", "Execution", "OutputFile", "Step"]
+
+
+class ComfyUIClient:
+    """One ComfyUI server; may be used from any thread, one prompt per thread.
+
+    Args:
+        base_url: `http://host:port`.
+        output_directory: where its outputs lie on our disk; None when it is another machine's.
+        input_directory: where it looks for inputs; None likewise.
+        alive: whether its process is there.
+        queue_timeout_s: how long a prompt may wait in its queue.
+        stop_timeout_s: how long an interrupt may take before the server counts as hung.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        output_directory: Path | None,
+        input_directory: Path | None,
+        alive: Callable[[], bool],
+        queue_timeout_s: float = 3600.0,
+        stop_timeout_s: float = 5.0,
+    ) -> None:
+        self._base_url = base_url
+        self._http = ComfyUIHTTP(base_url)
+        self._outputs = OutputFolder(output_directory) if output_directory else None
+        self._inputs = input_directory
+        self._alive = alive
+        self._queue_timeout_s = queue_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+
+    def close(self) -> None:
+        """Close the connections; prompts go on."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def run(
+        self,
+        graph: Graph,
+        *,
+        timeout_s: float,
+        cancel: CancelToken,
+        on_step: Callable[[Step], None],
+        on_files: Callable[[str, tuple[OutputFile, ...]], None],
+        on_start: Callable[[], None] | None = None,
+    ) -> Execution:
+        """Queue a graph and wait for its end.
+
+        Args:
+            graph: nodes by id, as ComfyUI's "Export (API)" writes them.
+            timeout_s: counts from the prompt's own start, not from its submission.
+            cancel: ends the wait and the prompt within 0.25 s, between two steps.
+            on_step: told when a node begins and after each sampling step.
+            on_files: told once per node, as soon as its files are whole.
+            on_start: told when the prompt leaves the queue.
+
+        Raises:
+            WorkflowRejected, ModelMissing: ComfyUI refuses the graph.
+            ExecutionFailed, OutOfMemory, DiskFull: a node failed.
+            EngineUnavailable: ComfyUI could not be asked; nothing was queued.
+            EngineCrashed: it ended, or was restarted, while it had the prompt.
+            Cancelled, TimedOut: the prompt was stopped; `details["hung"]` when it could not be,
+                and only a restart of ComfyUI frees the GPU.
+        """
+        cancel.check()
+        record = PromptRecord(graph, Listeners(on_step, on_files, on_start))
+        limits = Limits(timeout_s, self._queue_timeout_s, self._stop_timeout_s)
+        with PromptRun(
+            self._http, self._base_url, record, limits=limits, cancel=cancel, alive=self._alive
+        ) as run:
+            self._submit(run, graph)
+            return run.finish()
+
+    def _submit(self, run: PromptRun, graph: Graph) -> None:
+        try:
+            node_errors = run.submit()
+        except PromptRefused as refused:
+            raise refusal(refused.body, graph, self._choices) from refused
+        if node_errors:
+            # Accepted without the outputs that are at fault: all of them, or none.
+            run.withdraw()
+            raise refusal({"node_errors": node_errors}, graph, self._choices)
+
+    def system_stats(self) -> Mapping[str, Any]:
+        """Versions, arguments, devices and memory of the server."""
+        return self._http.system_stats()
+
+    def object_info(self, class_name: str) -> Mapping[str, Any]:
+        """Specification of a node type; empty when the server has none of that name."""
+        return self._http.object_info(class_name)
+
+    def interrupt(self, prompt_id: str) -> None:
+        """Ask for the end of a running prompt; it ends between two nodes or steps."""
+        self._http.interrupt(prompt_id)
+
+    def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
+        """Have the models unloaded and the caches given up, before the next prompt runs."""
+        self._http.free(unload_models=unload_models, free_memory=free_memory)
+
+    def place_input(self, data: bytes | Path, name: str) -> str:
+        """Give the server an input file; returns the value for `LoadImage.image` and the like.
+
+        Args:
+            data: the content, or the file that has it; it is copied, since 0.28 refuses links
+                that lead out of the input folder.
+            name: a plain file name that no other job uses; an existing file is replaced.
+
+        Raises:
+            DiskFull: no room in the input folder.
+        """
+        if not name or Path(name).name != name or name.startswith("."):
+            raise InvalidInput("The name of an input file must be a plain file name.")
+        if self._inputs is not None:
+            _write_whole(data, self._inputs / name)
+            return name
+        if isinstance(data, bytes):
+            with tempfile.TemporaryFile() as file:
+                file.write(data)
+                file.seek(0)
+                return self._http.upload(file, name)
+        with data.open("rb") as file:
+            return self._http.upload(file, name)
+
+    def remove_input(self, name: str) -> None:
+        """Remove what `place_input` put there, where the folder is ours."""
+        if self._inputs is not None:
+            (self._inputs / Path(name).name).unlink(missing_ok=True)
+
+    @contextmanager
+    def opened(self, file: OutputFile) -> Iterator[Path]:
+        """The file on our disk: where ComfyUI wrote it, or a copy that goes with the context.
+
+        Raises:
+            ExecutionFailed: the file is not there, or lies outside ComfyUI's folder.
+            DiskFull: no room for the copy.
+        """
+        if self._outputs is not None and file.folder_type == "output":
+            yield self._outputs.path(file)
+            return
+        with tempfile.TemporaryDirectory(prefix="output-") as folder:
+            path = Path(folder) / f"file{Path(file.filename).suffix}"
+            with self._http.view(file) as pieces, _disk_full_is_ours(), path.open("wb") as copy:
+                copy.writelines(pieces)
+            yield path
+
+    def delete_output(self, file: OutputFile) -> None:
+        """Remove a file, and its folder when empty, where the folder is ours; never fails.
+
+        Call it when the prompt is over: a node that is about to write needs the folder.
+        """
+        if self._outputs is not None and file.folder_type == "output":
+            self._outputs.delete(file)
+
+    def _choices(self, node_type: str, name: str) -> Sequence[object]:
+        """What an input of a node type allows, for inputs that are a list of choices."""
+        inputs = self._http.object_info(node_type).get("input", {})
+        for part in ("required", "optional"):
+            kind, *rest = inputs.get(part, {}).get(name) or [None]
+            options = kind if isinstance(kind, list) else (rest[0] if rest else {}).get("options")
+            if isinstance(options, list):
+                return options
+        return ()
+
+
+def _write_whole(data: bytes | Path, path: Path) -> None:
+    """Write under a temporary name, then rename: no node ever sees half a file."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with _disk_full_is_ours():
+            if isinstance(data, bytes):
+                partial.write_bytes(data)
+            else:
+                shutil.copyfile(data, partial)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_full_is_ours() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull("The worker's disk is full.") from error
+        raise
