@@ -22,8 +22,8 @@ _SECRET_NAME = re.compile(
     r"secret|token|passw|authorization|credential|(api|access|private)_?key", re.IGNORECASE
 )
 _SECRET_TEXT = re.compile(
-    r"(?P<before>X-Amz-(?:Signature|Credential|Security-Token)=|\bBearer\s+|://[^/\s:@]*:)"
-    r"[^\s&@\"']+",
+    r"(?P<before>X-Amz-(?:Signature|Credential|Security-Token)=|\bBearer\s+)[^\s&\"']+"
+    r"|(?P<user>://[^/\s:@]*:)[^/\s@]+(?=@)",
     re.IGNORECASE,
 )
 _SHORTEST_SECRET = 6  # masking fewer characters would garble innocent text
@@ -81,7 +81,7 @@ class _Redaction:
     def text(self, text: str) -> str:
         for value in self._values:
             text = text.replace(value, HIDDEN)
-        return _SECRET_TEXT.sub(rf"\g<before>{HIDDEN}", text)
+        return _SECRET_TEXT.sub(rf"\g<before>\g<user>{HIDDEN}", text)
 
     def field(self, name: str, value: object) -> Any:
         """The value as JSON can carry it."""

@@ -111,7 +111,7 @@ class ComfyUIClient:
         return self._http.system_stats()
 
     def object_info(self, class_name: str) -> Mapping[str, Any]:
-        """Specification of a node type; empty when the server has none of that name."""
+        """`{class_name: specification}`; empty when the server has no such node type."""
         return self._http.object_info(class_name)
 
     def interrupt(self, prompt_id: str) -> None:
@@ -169,16 +169,21 @@ class ComfyUIClient:
             yield path
 
     def delete_output(self, file: OutputFile) -> None:
-        """Remove a file, and its folder when empty, where the folder is ours; never fails.
-
-        Call it when the prompt is over: a node that is about to write needs the folder.
-        """
+        """Remove a file where the folder is ours; never fails."""
         if self._outputs is not None and file.folder_type == "output":
             self._outputs.delete(file)
 
+    def delete_folder(self, subfolder: str) -> None:
+        """Remove a folder of outputs with all in it, where it is ours; never fails.
+
+        Call it when the prompt is over: a node that is about to write needs the folder.
+        """
+        if self._outputs is not None:
+            self._outputs.delete_folder(subfolder)
+
     def _choices(self, node_type: str, name: str) -> Sequence[object]:
         """What an input of a node type allows, for inputs that are a list of choices."""
-        inputs = self._http.object_info(node_type).get("input", {})
+        inputs = self._http.object_info(node_type).get(node_type, {}).get("input", {})
         for part in ("required", "optional"):
             kind, *rest = inputs.get(part, {}).get(name) or [None]
             options = kind if isinstance(kind, list) else (rest[0] if rest else {}).get("options")

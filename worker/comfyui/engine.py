@@ -1,6 +1,7 @@
 """The ComfyUI that a worker uses: its own child, or a server that somebody else started."""
 
 import socket
+from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
@@ -16,8 +17,16 @@ class Engine(Protocol):
     """Started, watched and restarted alike, whoever owns the process."""
 
     @property
-    def base_url(self) -> str:
+    def url(self) -> str:
         """`http://host:port`; the same for as long as the engine exists."""
+
+    @property
+    def output_directory(self) -> Path | None:
+        """Where its outputs lie on our disk; None when that is another machine's."""
+
+    @property
+    def input_directory(self) -> Path | None:
+        """Where it looks for inputs; None likewise."""
 
     @property
     def alive(self) -> bool:
@@ -64,16 +73,18 @@ class ExternalComfyUI:
     """
 
     generation = 1
+    output_directory = None
+    input_directory = None
 
     def __init__(self, url: str, *, start_timeout_s: float = 60.0) -> None:
-        self.base_url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._start_timeout_s = start_timeout_s
         self._ready = False
 
     @property
     def alive(self) -> bool:
         """Whether somebody listens there."""
-        address = urlsplit(self.base_url)
+        address = urlsplit(self.url)
         port = address.port or (443 if address.scheme == "https" else 80)
         try:
             socket.create_connection((address.hostname or "", port), _CONNECT_TIMEOUT_S).close()
@@ -95,7 +106,7 @@ class ExternalComfyUI:
         self._ready = False
         token = cancel or CancelToken()
         deadline = Deadline(self._start_timeout_s)
-        http = ComfyUIHTTP(self.base_url)
+        http = ComfyUIHTTP(self.url)
         try:
             while not self._answers(http, deadline):
                 token.sleep(_POLL_S)

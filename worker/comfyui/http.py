@@ -67,10 +67,9 @@ class ComfyUIHTTP:
         return self._mapping(self._ask("GET", "/system_stats"))
 
     def object_info(self, class_name: str) -> Mapping[str, Any]:
-        """Specification of a node type; empty when ComfyUI has none of that name."""
+        """Specification of a node type under its name; empty when ComfyUI has none."""
         path = f"/object_info/{quote(class_name, safe='')}"
-        spec = self._mapping(self._ask("GET", path)).get(class_name)
-        return spec if isinstance(spec, Mapping) else {}
+        return self._mapping(self._ask("GET", path))
 
     def history(self, prompt_id: str) -> Mapping[str, Any] | None:
         """What became of a prompt; None while it is not over, or when it is not known."""

@@ -1,6 +1,7 @@
 """Files that nodes report, and the folder where they lie."""
 
 import contextlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +73,15 @@ class OutputFolder:
         return path
 
     def delete(self, file: OutputFile) -> None:
-        """Remove the file, and its subfolder when that is empty then; never fails.
-
-        Only the innermost folder goes: one further up may be about to get another job's.
-        """
+        """Remove the file; its folder stays, a node may be about to write into it."""
         with contextlib.suppress(ExecutionFailed, OSError):
-            path = self.path(file)
-            path.unlink()
-            if path.parent != self._folder:
-                path.parent.rmdir()
+            self.path(file).unlink()
+
+    def delete_folder(self, subfolder: str) -> None:
+        """Remove a folder below this one, with all in it."""
+        path = (self._folder / subfolder).resolve()
+        if path != self._folder and path.is_relative_to(self._folder):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def missing_output(file: OutputFile) -> ExecutionFailed:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from worker.cancel import CancelToken
@@ -51,9 +52,19 @@ class ComfyUIProcess:
         self._stopping = threading.Event()
 
     @property
-    def base_url(self) -> str:
+    def url(self) -> str:
         """`http://host:port`, the same for every start."""
         return f"http://{self._options.host}:{self._port}"
+
+    @property
+    def output_directory(self) -> Path:
+        """Where it writes outputs."""
+        return self._options.output_directory
+
+    @property
+    def input_directory(self) -> Path:
+        """Where it looks for inputs."""
+        return self._options.input_directory
 
     @property
     def alive(self) -> bool:
@@ -88,7 +99,7 @@ class ComfyUIProcess:
                 too long, has another version, or a stranger answers at its port.
             Cancelled: by the token.
         """
-        http = ComfyUIHTTP(self.base_url)
+        http = ComfyUIHTTP(self.url)
         try:
             while not self._is_ready(http):
                 if cancel is not None:

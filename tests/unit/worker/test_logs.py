@@ -81,7 +81,8 @@ def test_an_exception_is_one_field() -> None:
 def test_secrets_are_never_written(log_format: LogFormat) -> None:
     stream = written(log_format, secrets=["very-secret-value", "", "ab"])
     log.info(
-        "put https://user:hunter2@host/key?X-Amz-Signature=abcdef0123&x=1 very-secret-value",
+        "put https://user:hunter2@host/key?X-Amz-Signature=abcdef0123&x=1 very-secret-value "
+        "http://127.0.0.1:8188/",
         extra={
             "secret_access_key": "hunter2",
             "headers": {"Authorization": "hunter2", "host": "h"},
@@ -97,6 +98,7 @@ def test_secrets_are_never_written(log_format: LogFormat) -> None:
     assert HIDDEN in text
     assert "&x=1" in text
     assert "host" in text
+    assert "http://127.0.0.1:8188/" in text
     for secret in ("hunter2", "very-secret-value", "abcdef0123"):
         assert secret not in text
 
