@@ -3,7 +3,7 @@
 import logging
 import signal
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from worker import bridge, logs
 from worker.errors import InvalidSettings, WorkerError
@@ -16,7 +16,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the SDK puts its own here later
     try:
         settings = Settings.from_environment()
-        logs.configure(settings.log_format, settings.log_level)
+        secret = settings.s3_secret_access_key.get_secret_value()
+        logs.configure(log_style(settings), settings.log_level, secrets=(secret,))
         with Worker(settings) as worker:
             serve(worker)
     except InvalidSettings as error:
@@ -26,6 +27,13 @@ def main() -> int:
         sys.stderr.write(f"The worker cannot start: {error}\n")
         return 2
     return 0
+
+
+def log_style(settings: Settings) -> Literal["json", "text"]:
+    """Text for a person at a terminal, JSON lines for everything else."""
+    if settings.log_format != "auto":
+        return settings.log_format
+    return "text" if sys.stderr.isatty() else "json"
 
 
 def serve(worker: Worker) -> None:

@@ -76,7 +76,9 @@ class Availability:
     def _specs(self, names: frozenset[str]) -> dict[str, Mapping[str, Any]]:
         specs: dict[str, Mapping[str, Any]] = {}
         for name in sorted(names):
-            specs |= self._comfyui.object_info(name)
+            spec = self._comfyui.object_info(name)
+            if spec:
+                specs[name] = spec
         return specs
 
 

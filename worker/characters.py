@@ -4,7 +4,7 @@ from typing import Any
 
 from lora_registry import inspection, tensorfile
 from lora_registry.character import CharacterHead
-from lora_registry.registry import DEFAULT_STRENGTH, NewVersion
+from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
 from worker.rooms import JobContext, Rooms
@@ -74,8 +74,9 @@ def _register(
             check=check,
         )
     context.progress.report("checking", 50)
-    facts = inspection.inspect(path)
-    tensorfile.check_finite(path, check=check)
+    file = tensorfile.read_header(path)
+    facts = inspection.facts_of(file)
+    tensorfile.check_finite(path, file, check=check)
     context.progress.report("uploading", 70)
     new = NewVersion(
         character_id=character_id,

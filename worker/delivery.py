@@ -83,7 +83,6 @@ class Delivery:
             finally:
                 if inspected.path != path:
                     inspected.path.unlink(missing_ok=True)
-                self._rooms.comfyui.delete_output(file)
 
     def _upload(self, output: Output, inspected: Inspected, number: int) -> OutputResult:
         key = f"{self._folder}/{number}{inspected.path.suffix}"

@@ -39,10 +39,21 @@ ErrorCode = Literal[
 class CodedError(Protocol):
     """What errors of every room share; the message is one sentence a person can act on."""
 
-    code: str
-    retryable: bool
-    field: str | None
-    details: Mapping[str, Any]
+    @property
+    def code(self) -> str:
+        """One of `ErrorCode`."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same job can succeed later."""
+
+    @property
+    def field(self) -> str | None:
+        """The job's field at fault, dotted."""
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """Further facts, JSON values only."""
 
 
 class WorkerError(Exception):

@@ -1,9 +1,11 @@
 """Running a bound graph: tried twice where that can help, the engine restarted where needed."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from worker import assembly
 from worker.comfyui.client import Execution, OutputFile, Step
 from worker.delivery import Delivery, Prepare
 from worker.errors import (
@@ -57,16 +59,17 @@ def execute(
     """
     failure: WorkerError | None = None
     for number in range(1, ATTEMPTS + 1):
-        current = attempt(failure)
+        current, generation = attempt(failure), rooms.engine.generation
         try:
             return _run_once(current, rooms, context, folder, prepare, timeout_s)
         except (EngineCrashed, EngineUnavailable, OutOfMemory) as error:
             failure = error
             log.warning("attempt failed", extra={"attempt": number, "code": error.code})
-            _recover(error, rooms, context)
+            if number < ATTEMPTS:
+                _recover(error, rooms, context)
         except TimedOut as error:
             if error.details.get("hung"):
-                rooms.engine.restart()
+                rooms.engine.restart(generation)
             raise
     raise failure or ExecutionFailed("The job was not tried.")
 
@@ -75,9 +78,7 @@ def _recover(error: WorkerError, rooms: Rooms, context: JobContext) -> None:
     if isinstance(error, OutOfMemory):
         rooms.comfyui.free(unload_models=True, free_memory=True)
         return
-    if not rooms.engine.alive or isinstance(error, EngineUnavailable):
-        rooms.engine.restart()
-    rooms.engine.wait_ready(cancel=context.cancel)
+    rooms.engine.ensure_ready(context.cancel)
 
 
 def _run_once(
@@ -112,7 +113,13 @@ def _run_once(
         delivery.discard()
         raise
     finally:
-        rooms.comfyui.delete_folder(attempt.run_id)
+        _remove_outputs(rooms, attempt.run_id)
+
+
+def _remove_outputs(rooms: Rooms, run_id: str) -> None:
+    folder = assembly.output_directory(rooms.settings)
+    if folder is not None:  # another machine's ComfyUI keeps its files: its API deletes none
+        shutil.rmtree(folder / run_id, ignore_errors=True)
 
 
 def _report(context: JobContext, step: Step) -> None:

@@ -16,8 +16,7 @@ from lora_registry.cache import LoraCache
 from lora_registry.errors import RegistryError
 from lora_registry.registry import Registry
 from lora_registry.store import StoreError
-from worker import characters, health, image
-from worker.assembly import engine_of, source_options_of, storage_options_of
+from worker import assembly, characters, health, image
 from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
@@ -64,21 +63,23 @@ class Worker:
     def _open(self) -> Rooms:
         settings, hold = self.settings, self._held.enter_context
         settings.work_dir.mkdir(parents=True, exist_ok=True)
-        engine = hold(engine_of(settings))
+        engine = assembly.engine_of(settings)
+        self._held.callback(engine.stop)
         engine.start()
-        store = hold(ObjectStore(storage_options_of(settings)))
-        comfyui = ComfyUIClient(
-            engine.url,
-            output_directory=engine.output_directory,
-            input_directory=engine.input_directory,
-            alive=lambda: engine.alive,
+        store = hold(ObjectStore(assembly.storage_options(settings)))
+        comfyui = hold(
+            ComfyUIClient(
+                engine.base_url,
+                output_directory=assembly.output_directory(settings),
+                input_directory=assembly.input_directory(settings),
+                alive=lambda: engine.alive,
+            )
         )
-        self._held.callback(comfyui.close)
         workflows = load_library(settings.workflows_dir)
         return Rooms(
             settings=settings,
             store=store,
-            sources=SourceReader(store, source_options_of(settings)),
+            sources=SourceReader(store, assembly.source_options(settings)),
             registry=Registry(store),
             loras=LoraCache(store, settings.loras_folder, settings.lora_cache_bytes),
             workflows=workflows,

@@ -194,6 +194,11 @@ class Settings(BaseModel):
         return self.lora_cache_dir or self.work_dir / "loras"
 
     @property
+    def comfyui_folder(self) -> Path:
+        """Inputs, outputs and temporary files of our own ComfyUI."""
+        return self.work_dir / "comfyui"
+
+    @property
     def url_lifetime_s(self) -> int:
         """Life of a presigned URL in seconds, clamped to what SigV4 allows."""
         return min(self.url_expires_s, MAX_URL_LIFETIME_S)
