@@ -1,0 +1,43 @@
+"""A spec, a dataset and a trainer's places, none of which is there."""
+
+from pathlib import Path
+
+import pytest
+
+from worker.training.kohya_command import KohyaOptions
+from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
+
+
+@pytest.fixture
+def spec() -> TrainingSpec:
+    return TrainingSpec(
+        name="mira-0123456789ab",
+        trigger="mrzkqv",
+        class_noun="person",
+        steps=12,
+        rank=2,
+        alpha=1.0,
+        learning_rate=1e-4,
+        resolution=512,
+        batch_size=2,
+        gradient_checkpointing=False,
+        seed=7,
+        save_every=5,
+        deadline_s=60.0,
+    )
+
+
+@pytest.fixture
+def dataset() -> PreparedDataset:
+    photo = PreparedPhoto(Path("/photos/000.png"), "mrzkqv person", "0" * 64, 1024, 1024)
+    return PreparedDataset(Path("/photos"), (photo,), "0" * 64)
+
+
+@pytest.fixture
+def kohya(tmp_path: Path) -> KohyaOptions:
+    return KohyaOptions(
+        folder=Path("/opt/sd-scripts"),
+        python="/opt/python",
+        checkpoint=tmp_path / "sd_xl_base_1.0.safetensors",
+        tokenizers=Path("/opt/tokenizers"),
+    )
