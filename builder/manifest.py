@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,10 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One pinned file; `folder` is below the models folder, `bytes` its exact size."""
+    """One pinned file; `folder` is below the models folder, `bytes` its exact size.
+
+    `name` is what workflows call it; the file is called `file`, or else as its url ends.
+    """
 
     name: str
     folder: str
@@ -36,11 +40,16 @@ class Model:
     licence: str
     targets: tuple[str, ...]
     verified: bool = True
+    file: str = ""
 
     @property
     def relative(self) -> PurePosixPath:
-        """Where it lies below a models folder."""
-        return PurePosixPath(self.folder) / self.name
+        """Where it lies below a models folder: `checkpoints/svd_xt.safetensors`."""
+        return PurePosixPath(self.folder) / (self.file or self._last_of_url)
+
+    @property
+    def _last_of_url(self) -> str:
+        return unquote(urlsplit(self.url).path.rpartition("/")[2])
 
     @property
     def hub(self) -> HubFile | None:
@@ -63,16 +72,17 @@ def load(path: Path = MANIFEST) -> tuple[Model, ...]:
     except tomllib.TOMLDecodeError as error:
         raise ManifestInvalid(f"{path.name}: {error}") from error
     models = tuple(_model(entry) for entry in document.get("model", ()))
-    places = [model.relative for model in models]
-    if doubled := {str(place) for place in places if places.count(place) > 1}:
-        raise ManifestInvalid(f"{path.name}: more than one model at {', '.join(sorted(doubled))}")
+    for kind in ("name", "relative"):
+        counted = Counter(str(getattr(model, kind)) for model in models)
+        if doubled := [what for what, count in counted.items() if count > 1]:
+            raise ManifestInvalid(f"{path.name}: more than one model is {', '.join(doubled)}")
     return models
 
 
 def select(
     models: Iterable[Model], *, target: str | None = None, names: Iterable[str] = ()
 ) -> tuple[Model, ...]:
-    """The models of an image, or those named (by name or by folder/name).
+    """The models of an image, and those named (by name or by folder/file).
 
     Raises:
         ManifestInvalid: a name that no model has.
@@ -108,6 +118,8 @@ def _fault(model: Model) -> str | None:
         return "bytes must be the file's size"
     if urlsplit(model.url).scheme not in {"https", "http", "s3"}:
         return "url must be https, http or s3"
-    if model.relative.is_absolute() or ".." in model.relative.parts or "/" in model.name:
-        return "folder and name must stay below the models folder"
+    if not (model.file or model._last_of_url):  # noqa: SLF001 - of the same module
+        return "url does not end with a file's name; give file"
+    if model.relative.is_absolute() or ".." in model.relative.parts or "/" in model.file:
+        return "folder and file must stay below the models folder"
     return None

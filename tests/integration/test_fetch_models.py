@@ -331,7 +331,7 @@ def test_signed_part_of_an_address_is_not_shown(hub: Hub, tmp_path: Path) -> Non
 
 def model(hub: Hub, **changes: Any) -> Model:
     sha256 = hashlib.sha256(BODY).hexdigest()
-    plain = Model("model.bin", "checkpoints", hub.url, sha256, len(BODY), "MIT", ("worker",))
+    plain = Model("model", "checkpoints", hub.url, sha256, len(BODY), "MIT", ("worker",))
     return replace(plain, **changes)
 
 
@@ -379,7 +379,7 @@ def test_token_goes_to_hugging_face_only(hub: Hub) -> None:
 
 def manifest(folder: Path, hub: Hub, **changes: Any) -> Path:
     entry = {
-        "name": "model.bin",
+        "name": "model",
         "folder": "checkpoints",
         "url": hub.url,
         "sha256": WANTED.sha256,
@@ -407,7 +407,7 @@ def test_command_says_what_was_wrong(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     listed = str(manifest(tmp_path, hub, sha256="0" * 64))
-    call = ["--name", "model.bin", "--into", str(tmp_path / "models"), "--manifest", listed]
+    call = ["--name", "model", "--into", str(tmp_path / "models"), "--manifest", listed]
     assert fetch_models.main(call) == 1
     message = capsys.readouterr().err
     assert "0" * 64 in message

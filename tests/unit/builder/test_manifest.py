@@ -6,7 +6,7 @@ from builder.errors import ManifestInvalid
 from builder.manifest import HubFile, Model, load, select
 
 ENTRY = {
-    "name": '"a.safetensors"',
+    "name": '"a"',
     "folder": '"checkpoints"',
     "url": '"https://huggingface.co/org/name/resolve/main/deep/a.safetensors"',
     "sha256": f'"{"a" * 64}"',
@@ -26,7 +26,7 @@ def written(folder: Path, *entries: dict[str, str]) -> Path:
 def test_our_manifest_is_well_formed_and_confirmed() -> None:
     models = load()
     assert all(model.verified and model.hub and model.licence for model in models)
-    assert {"sd_xl_base_1.0.safetensors", "svd_xt.safetensors"} <= {m.name for m in models}
+    assert {"sd_xl_base_1.0.safetensors", "svd_xt.safetensors"} <= {m.relative.name for m in models}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,8 @@ def test_other_urls_are_not_hub_files(tmp_path: Path, url: str) -> None:
         ("url", '"ftp://example.com/a"', "url"),
         ("folder", '"../outside"', "folder"),
         ("folder", '"/etc"', "folder"),
-        ("name", '"a/b"', "folder and name"),
+        ("file", '"a/b"', "folder and file"),
+        ("url", '"https://example.com/"', "give file"),
         ("extra", '"x"', "unknown field extra"),
     ],
 )
@@ -82,8 +83,18 @@ def test_missing_fields_are_named(tmp_path: Path, field: str) -> None:
 
 
 def test_two_models_at_one_place(tmp_path: Path) -> None:
-    with pytest.raises(ManifestInvalid, match="more than one model at checkpoints/a"):
-        load(written(tmp_path, ENTRY, ENTRY))
+    with pytest.raises(ManifestInvalid, match="more than one model is checkpoints/a"):
+        load(written(tmp_path, ENTRY, ENTRY | {"name": '"b"'}))
+
+
+def test_two_models_of_one_name(tmp_path: Path) -> None:
+    with pytest.raises(ManifestInvalid, match=r"more than one model is a$"):
+        load(written(tmp_path, ENTRY, ENTRY | {"file": '"b"'}))
+
+
+def test_file_may_be_called_otherwise(tmp_path: Path) -> None:
+    (model,) = load(written(tmp_path, ENTRY | {"file": '"b.safetensors"'}))
+    assert str(model.relative) == "checkpoints/b.safetensors"
 
 
 def test_not_toml(tmp_path: Path) -> None:
@@ -93,12 +104,12 @@ def test_not_toml(tmp_path: Path) -> None:
 
 
 def test_select_by_name_or_place() -> None:
-    def at(folder: str, name: str) -> Model:
-        return Model(name, folder, "https://x/y", "a" * 64, 1, "MIT", ())
+    def model(name: str, folder: str) -> Model:
+        return Model(name, folder, "https://x/y.bin", "a" * 64, 1, "MIT", ())
 
-    models = (at("one", "a"), at("two", "a"), at("two", "b"))
-    assert select(models, names=["a"]) == models[:2]
-    assert select(models, names=["two/a"]) == models[1:2]
+    models = (model("a", "one"), model("b", "two"))
+    assert select(models, names=["a"]) == models[:1]
+    assert select(models, names=["two/y.bin", "a"]) == (models[1], models[0])
     assert select(models) == ()
     with pytest.raises(ManifestInvalid, match="'c'"):
         select(models, names=["c"])
