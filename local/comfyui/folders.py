@@ -62,6 +62,11 @@ class Folders:
         """Where Save nodes write to."""
         return self._by_type["output"]
 
+    @property
+    def temp(self) -> Path:
+        """Where previews go."""
+        return self._by_type["temp"]
+
     def add_extra_paths(self, config: Path) -> None:
         """Take model folders from a file in the format of ComfyUI's `extra_model_paths.yaml`.
 
