@@ -1,6 +1,5 @@
 """Settings translated into the options of each room. Pure, but for looking which programs exist."""
 
-from pathlib import Path
 from typing import Final
 
 from worker.comfyui.engine import Engine, ExternalComfyUI
@@ -43,16 +42,6 @@ def comfyui_options(settings: Settings) -> ComfyUIOptions:
         environment=inherited_environment(),
         start_timeout_s=settings.comfyui_start_timeout_s,
     )
-
-
-def output_directory(settings: Settings) -> Path | None:
-    """Where ComfyUI's outputs lie on our disk; None when it is not ours."""
-    return None if settings.comfyui_url else settings.comfyui_folder / "output"
-
-
-def input_directory(settings: Settings) -> Path | None:
-    """Where ComfyUI looks for inputs; None when it is not ours."""
-    return None if settings.comfyui_url else settings.comfyui_folder / "input"
 
 
 def storage_options(settings: Settings) -> StorageOptions:

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker import assembly
 from worker.comfyui.client import Execution, OutputFile, Step
 from worker.delivery import Delivery, Prepare
 from worker.errors import (
@@ -117,7 +116,7 @@ def _run_once(
 
 
 def _remove_outputs(rooms: Rooms, run_id: str) -> None:
-    folder = assembly.output_directory(rooms.settings)
+    folder = rooms.engine.output_directory
     if folder is not None:  # another machine's ComfyUI keeps its files: its API deletes none
         shutil.rmtree(folder / run_id, ignore_errors=True)
 

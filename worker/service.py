@@ -69,9 +69,9 @@ class Worker:
         store = hold(ObjectStore(assembly.storage_options(settings)))
         comfyui = hold(
             ComfyUIClient(
-                engine.base_url,
-                output_directory=assembly.output_directory(settings),
-                input_directory=assembly.input_directory(settings),
+                engine.url,
+                output_directory=engine.output_directory,
+                input_directory=engine.input_directory,
                 alive=lambda: engine.alive,
             )
         )
