@@ -15,8 +15,8 @@ from typing import Any, Final
 from lora_registry.store import ObjectInfo, StoreError, StoreUnavailable
 from worker.content_type import disposition
 from worker.file_slice import FileSlice
+from worker.parts import Check, Parts
 from worker.s3_client import Attempts, StorageOptions, code_of
-from worker.s3_parts import Check, Parts
 
 log = logging.getLogger(__name__)
 
