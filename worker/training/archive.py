@@ -4,6 +4,8 @@ No name inside the archive ever becomes a path of ours, and nothing about sizes 
 comes out is counted as it comes. Folders at any depth are fine, and so is what macOS adds.
 """
 
+import errno
+import lzma
 import re
 import stat
 import zipfile
@@ -24,6 +26,18 @@ _MAX_CAPTION_BYTES: Final = 16 * 1024
 _MAX_CAPTION: Final = 2000
 _RATIO_MATTERS_FROM: Final = 1_000_000
 _ENCRYPTED: Final = 0x1
+_DAMAGED: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,  # negative positions, names that do not decode
+    NotImplementedError,  # packing that Python does not know
+    RuntimeError,  # encryption that a flag hides
+)
+_DAMAGED_MESSAGE: Final = (
+    "archive is damaged or packed in an unusual way; make a plain zip of the photos."
+)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -87,9 +101,12 @@ def unpack(
                 )
                 for number, info in enumerate(photos)
             ]
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        message = "archive is damaged or packed in an unusual way; make a plain zip of the photos."
-        raise DatasetRejected(message, field="archive") from error
+    except _DAMAGED as error:
+        raise DatasetRejected(_DAMAGED_MESSAGE, field="archive") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a seek to where no file goes, which damage can ask for
+            raise
+        raise DatasetRejected(_DAMAGED_MESSAGE, field="archive") from error
 
 
 def caption_text(raw: bytes) -> str:
