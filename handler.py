@@ -41,6 +41,7 @@ def serve(worker: Worker) -> None:
     import runpod  # noqa: PLC0415 - after ComfyUI's start, which takes longer
     from runpod.http_client import AsyncClientSession  # noqa: PLC0415
     from runpod.serverless.modules.rp_http import send_result  # noqa: PLC0415
+    from runpod.serverless.modules.rp_logger import RunPodLogger  # noqa: PLC0415
 
     async def post(job: dict[str, Any], update: dict[str, Any]) -> None:
         if not worker.settings.on_platform:
@@ -49,6 +50,7 @@ def serve(worker: Worker) -> None:
         async with AsyncClientSession() as session:
             await send_result(session, {"status": "IN_PROGRESS", "output": update}, job)
 
+    RunPodLogger().set_level(worker.settings.runpod_log_level)
     worker.wait_ready()
     runpod.serverless.start(
         {

@@ -76,9 +76,7 @@ class Availability:
     def _specs(self, names: frozenset[str]) -> dict[str, Mapping[str, Any]]:
         specs: dict[str, Mapping[str, Any]] = {}
         for name in sorted(names):
-            spec = self._comfyui.object_info(name)
-            if spec:
-                specs[name] = spec
+            specs |= self._comfyui.object_info(name)
         return specs
 
 

@@ -1,7 +1,6 @@
 """Running a bound graph: tried twice where that can help, the engine restarted where needed."""
 
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -112,13 +111,7 @@ def _run_once(
         delivery.discard()
         raise
     finally:
-        _remove_outputs(rooms, attempt.run_id)
-
-
-def _remove_outputs(rooms: Rooms, run_id: str) -> None:
-    folder = rooms.engine.output_directory
-    if folder is not None:  # another machine's ComfyUI keeps its files: its API deletes none
-        shutil.rmtree(folder / run_id, ignore_errors=True)
+        rooms.comfyui.delete_folder(attempt.run_id)
 
 
 def _report(context: JobContext, step: Step) -> None:

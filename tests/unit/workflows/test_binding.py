@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from workflows.binding import LoraUse, Values, bind, links
 from workflows.errors import InvalidParam, UnboundRole
 from workflows.library import load_library
-from workflows.template import Graph, Param, Workflow
+from workflows.template import Graph, Param, Value, Workflow
 
 WORKFLOWS = Path(__file__).resolve().parents[3] / "workflows"
 LIBRARY = load_library(WORKFLOWS)
@@ -26,7 +26,7 @@ def dangling(graph: Graph) -> list[str]:
 
 def test_roles_reach_their_inputs_and_the_template_stays_as_it_was() -> None:
     before = copy.deepcopy(dict(SDXL.graph))
-    roles = {"prompt": "a cat", "seed": 7, "width": 640, "steps": None}
+    roles: dict[str, Value | None] = {"prompt": "a cat", "seed": 7, "width": 640, "steps": None}
     graph = bind(SDXL, Values(prefix="run/image", roles=roles)).graph
     assert graph["6"]["inputs"]["text"] == "a cat"
     assert graph["3"]["inputs"]["seed"] == 7

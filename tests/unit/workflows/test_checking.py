@@ -17,7 +17,7 @@ LIBRARY = load_library(ROOT / "workflows")
 def specs() -> dict[str, Any]:
     """Node specs of ComfyUI 0.33.0, with the models that our workflows name."""
     nodes: dict[str, Any] = json.loads((ROOT / "local/comfyui/object_info.json").read_text())
-    specs = copy.deepcopy(nodes.get("nodes", nodes))
+    specs: dict[str, Any] = copy.deepcopy(nodes.get("nodes", nodes))
     for loader in ("CheckpointLoaderSimple", "ImageOnlyCheckpointLoader"):
         specs[loader]["input"]["required"]["ckpt_name"][0] = [
             "sd_xl_base_1.0.safetensors",
