@@ -50,7 +50,7 @@ async def _serve(options: Options, faults: Faults) -> None:
     executor = Executor(engine, prompts)
     routes = {
         **ServerRoutes(engine, prompts).routes(),
-        **PromptRoutes(engine, prompts, executor, nodes.checks(folders)).routes(),
+        **PromptRoutes(engine, prompts, executor, nodes.own_checks(folders)).routes(),
         **FileRoutes(folders).routes(),
     }
     runner = web.AppRunner(application(engine, routes), access_log=None)

@@ -6,7 +6,7 @@ filled in from the folders at each look.
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,10 +59,11 @@ class Catalogue:
         inputs = self.info(class_type)["input"]
         return {kind: inputs.get(kind, {}) for kind in ("required", "optional")}
 
-    def outputs(self, class_type: str) -> list[Any]:
-        """Types of the output sockets, in order."""
-        outputs: list[Any] = self._nodes[class_type]["output"]
-        return outputs
+    def outputs(self, class_type: str) -> Sequence[Any]:
+        """Types of the output sockets: a list or, for older classes, a tuple; errors show which."""
+        node = self._nodes[class_type]
+        outputs: list[Any] = node["output"]
+        return outputs if "output_matchtypes" in node else tuple(outputs)
 
     def is_output(self, class_type: str) -> bool:
         """Whether nodes of this class are worth running for their own sake."""

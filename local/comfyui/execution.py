@@ -25,7 +25,7 @@ from local.comfyui.node import (
 from local.comfyui.progress import Progress
 from local.comfyui.prompts import Prompt
 from local.comfyui.schedule import Schedule
-from local.comfyui.validation import expand
+from local.comfyui.inputs import expand
 
 Data = dict[str, Any]
 

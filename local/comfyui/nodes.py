@@ -7,7 +7,7 @@ from typing import Any
 from local.comfyui import nodes_image, nodes_model, nodes_training, nodes_video
 from local.comfyui.folders import Folders
 from local.comfyui.node import Inputs, NodeFunction
-from local.comfyui.validation import CustomChecks
+from local.comfyui.validation import OwnChecks
 
 
 def functions() -> Mapping[str, NodeFunction]:
@@ -20,17 +20,17 @@ def functions() -> Mapping[str, NodeFunction]:
     }
 
 
-def checks(folders: Folders) -> CustomChecks:
-    """What nodes refuse before a prompt is queued."""
+def own_checks(folders: Folders) -> OwnChecks:
+    """What nodes refuse before a prompt is queued: LoadImage a file that is not there."""
 
-    def load_image(name: object) -> str | None:
+    def load_image(name: str) -> str | None:
         try:
-            found = folders.input_file(str(name)).exists()
+            found = folders.input_file(name).exists()
         except ValueError:
             found = False
         return None if found else f"Invalid image file: {name}"
 
-    return CustomChecks({"LoadImage": ("image", load_image)})
+    return {"LoadImage": ("image", load_image)}
 
 
 def fingerprint(folders: Folders) -> Callable[[str, Inputs], Any]:

@@ -95,9 +95,7 @@ def _animated(run: Run, inputs: Inputs, kind: str, options: Mapping[str, Any]) -
     first, *others = pictures.frames
     duration_ms = round(1000 / inputs["fps"])
     body = io.BytesIO()
-    first.save(
-        body, kind, save_all=True, append_images=others, duration=duration_ms, **options
-    )
+    first.save(body, kind, save_all=True, append_images=others, duration=duration_ms, **options)
     return _saved(run, inputs, f".{kind.lower()}", body.getvalue(), pictures)
 
 

@@ -10,7 +10,7 @@ from local.comfyui.execution import Engine
 from local.comfyui.executor import Executor
 from local.comfyui.prompts import Prompt, Prompts
 from local.comfyui.server import Routes
-from local.comfyui.validation import CustomChecks, validate
+from local.comfyui.validation import OwnChecks, validate
 
 _BAD_PROMPT_ID: Final = {
     "type": "invalid_prompt_id",
@@ -33,12 +33,12 @@ class PromptRoutes:
     """The queue over HTTP. A body that is not JSON ends in status 500, as from ComfyUI."""
 
     def __init__(
-        self, engine: Engine, prompts: Prompts, executor: Executor, checks: CustomChecks
+        self, engine: Engine, prompts: Prompts, executor: Executor, own_checks: OwnChecks
     ) -> None:
         self._engine = engine
         self._prompts = prompts
         self._executor = executor
-        self._checks = checks
+        self._own_checks = own_checks
         self._number = 0
 
     def routes(self) -> Routes:
@@ -67,7 +67,8 @@ class PromptRoutes:
         prompt_id = body.get("prompt_id")
         if prompt_id is not None and not _canonical(prompt_id):
             return _refused(_BAD_PROMPT_ID)
-        verdict = validate(body["prompt"], self._engine.catalogue, self._checks)
+        targets = body.get("partial_execution_targets")
+        verdict = validate(body["prompt"], self._engine.catalogue, self._own_checks, targets)
         if verdict.error is not None:
             return _refused(verdict.error, verdict.node_errors)
         extra_data = dict(body.get("extra_data", {}))
@@ -82,7 +83,7 @@ class PromptRoutes:
     def _next_number(self, body: dict[str, Any]) -> float:
         if "number" in body:
             return float(body["number"])
-        number = -self._number if body.get("front") else self._number
+        number = -self._number if "front" in body and body["front"] else self._number
         self._number += 1
         return number
 
