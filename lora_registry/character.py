@@ -14,6 +14,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from lora_registry.errors import (
     CharacterDeleted,
+    CharacterInUse,
+    CharacterNotFound,
     DocumentInvalid,
     NoActiveVersion,
     NothingToRollBack,
@@ -92,7 +94,8 @@ class CharacterHead(Document):
 
     `trigger`, `class_noun` and `base_model` are the active version's. `previous` are the versions
     that a rollback goes back to, the latest last; `writes` are the last write ids, by which a
-    writer knows its own success behind a lost reply and a retried job its earlier run.
+    writer knows its own success behind a lost reply and a retried job its earlier run. `swept` is
+    set on a tombstone whose files are being removed: it cannot be restored any more.
     """
 
     character_id: str
@@ -101,6 +104,7 @@ class CharacterHead(Document):
     class_noun: str
     base_model: str
     status: Status = "active"
+    swept: bool = False
     active: ActiveVersion | None = None
     previous: tuple[str, ...] = ()
     revision: Annotated[int, Field(ge=0)] = 0
@@ -255,8 +259,29 @@ def deleted(head: CharacterHead) -> CharacterHead:
 
 
 def restored(head: CharacterHead) -> CharacterHead:
-    """Take a tombstone back, with the version that was active."""
+    """Take a tombstone back, with the version that was active.
+
+    Raises:
+        CharacterNotFound: its files are removed already.
+    """
+    if head.swept:
+        raise CharacterNotFound(
+            head.character_id,
+            f"Character {head.character_id!r} was deleted and its files are removed; register it "
+            "again under another id, or under this one when the sweep is over.",
+        )
     return head.model_copy(update={"status": "active"}) if head.deleted else head
+
+
+def swept(head: CharacterHead) -> CharacterHead:
+    """Mark a tombstone whose files go now: it names none of them any more.
+
+    Raises:
+        CharacterInUse: it was restored meanwhile.
+    """
+    if not head.deleted:
+        raise CharacterInUse(head.character_id)
+    return head.model_copy(update={"swept": True, "active": None, "previous": ()})
 
 
 def stamped(head: CharacterHead, write_id: str, now: datetime) -> CharacterHead:

@@ -55,6 +55,19 @@ class CharacterDeleted(CharacterNotFound):
         )
 
 
+class CharacterInUse(RegistryError):
+    """A sweep met a character that is no tombstone, or no longer one; its files stay."""
+
+    code = "conflict"
+
+    def __init__(self, character_id: str) -> None:
+        super().__init__(
+            f"Character {character_id!r} is in use again; its files stay.",
+            field="character_id",
+            details={"character_id": character_id},
+        )
+
+
 class VersionNotFound(RegistryError):
     """No such version, or its weights are gone."""
 

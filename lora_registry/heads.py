@@ -102,6 +102,22 @@ class Heads:
         except PreconditionFailed as error:
             raise WriteConflict(character_id, self._replay.deadline_s) from error
 
+    def place(self, head: CharacterHead) -> bool:
+        """Write a head as it is where there is none; False where there is one, which stays.
+
+        Raises:
+            StoreError: the store failed; doing it again is safe.
+        """
+
+        def attempt() -> bool:
+            if self._read(head.character_id) is not None:
+                return False
+            self._store.put(newest_key(head.character_id, head.created_at), b"")
+            self._write(head, None)
+            return True
+
+        return self._replay.run(attempt)
+
     def forget(self, character_id: str) -> None:
         """Drop the memory of a head that was removed."""
         with self._lock:
@@ -116,7 +132,7 @@ class Heads:
             return changed
         changed = stamped(changed, write_id, milliseconds(self._clock()))
         if stored is None:
-            # Before the head, so that every head has its marker; one without a head is passed over.
+            # Before the head: so every head has its marker, and one without a head is passed over.
             self._store.put(newest_key(changed.character_id, changed.created_at), b"")
         return self._write(changed, stored)
 

@@ -80,17 +80,18 @@ def list_page(
         raise InvalidRequest(f"limit must be between 1 and {MAX_LIMIT}.", field="limit")
     places = _places(store, order, _opened(cursor, order, status))
     found: list[CharacterHead] = []
-    after, read = "", 0
+    after, read, wanted = "", 0, limit
     with ThreadPoolExecutor(_READERS) as readers:
-        while batch := list(islice(places, min(limit, _MAX_READ - read))):
-            read += len(batch)
-            shown = readers.map(lambda place: heads.peek(place.character_id), batch)
-            for place, head in zip(batch, shown, strict=True):
+        while len(found) < limit and (batch := list(islice(places, min(wanted, _MAX_READ - read)))):
+            heads_read = readers.map(heads.peek, (place.character_id for place in batch))
+            for place, head in zip(batch, heads_read, strict=True):
                 if len(found) == limit:
                     return Page(tuple(found), _sealed(after, order, status))
                 after = place.after
                 if head is not None and _belongs(head, place, order, status):
                     found.append(head)
+            read += len(batch)
+            wanted = max(limit - len(found), _READERS)
     more = next(places, None) is not None
     return Page(tuple(found), _sealed(after, order, status) if more else None)
 

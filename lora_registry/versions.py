@@ -22,7 +22,7 @@ from lora_registry.tensorfile import sha256_of
 DEFAULT_STRENGTH: Final = 1.0
 _REMEMBERED: Final = 4096  # documents of about 1 KB each, which never change
 _READERS: Final = 16
-_CONTENT_TYPE: Final = "application/octet-stream"
+WEIGHTS_TYPE: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Versions:
                 return self.get(new.character_id, version)
         document = self._document(new, ids, check)
         self._replay.run(
-            lambda: self._store.upload(new.weights, document.key, _CONTENT_TYPE, check=check)
+            lambda: self._store.upload(new.weights, document.key, WEIGHTS_TYPE, check=check)
         )
         return self.write(document)
 

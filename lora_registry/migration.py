@@ -1,0 +1,109 @@
+"""Moving characters between buckets: export into an archive, import from one."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_registry import layout
+from lora_registry.archive import ArchiveReader, ArchiveWriter
+from lora_registry.conditions import Conditions
+from lora_registry.errors import CharacterNotFound
+from lora_registry.heads import Heads
+from lora_registry.replay import Replay
+from lora_registry.store import ObjectMissing, Store
+from lora_registry.versions import WEIGHTS_TYPE, Versions
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did for a character; `head` is False where the bucket had one, which stays."""
+
+    character_id: str
+    versions: int
+    head: bool
+
+
+def export_characters(
+    store: Store,
+    path: Path,
+    character_ids: Iterable[str],
+    *,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[str]:
+    """Write an archive; yields each character that is in it. The file appears whole, or not.
+
+    Raises:
+        CharacterNotFound: there is nothing of that id.
+        StoreError: the store failed; no file is left.
+    """
+    with ArchiveWriter(path) as archive, tempfile.TemporaryDirectory(prefix="export-") as scratch:
+        for character_id in character_ids:
+            _export(store, archive, character_id, Path(scratch) / "object")
+            yield character_id
+        archive.finish(clock())
+
+
+def import_characters(store: Store, path: Path) -> Iterator[Imported]:
+    """Check a whole archive, then write: weights, versions, heads; yields each character.
+
+    What the bucket has already is left as it is: an import can be run again, and undoes nothing
+    that others did.
+
+    Raises:
+        ArchiveInvalid: cut off, damaged or not one of ours; nothing was written.
+        StoreError: the store failed; run it again.
+    """
+    conditions, replay = Conditions(store), Replay()
+    versions = Versions(store, conditions, replay)
+    heads = Heads(store, conditions, replay)
+    with ArchiveReader(path) as archive, tempfile.TemporaryDirectory(prefix="import-") as scratch:
+        for character_id, names in archive.characters().items():
+            head_key, prefix = layout.head_key(character_id), layout.versions_prefix(character_id)
+            documents = [name for name in names if name.startswith(prefix)]
+            for name in names:
+                if name != head_key and name not in documents:
+                    _place(store, archive, name, Path(scratch) / "object")
+            for name in documents:
+                versions.write(archive.version(name))
+            placed = head_key in names and heads.place(archive.head(head_key))
+            log.info("character imported", extra={"character_id": character_id, "head": placed})
+            yield Imported(character_id, len(documents), placed)
+
+
+def _export(store: Store, archive: ArchiveWriter, character_id: str, scratch: Path) -> None:
+    """The head first: a version that comes meanwhile is exported too, none that it names is not."""
+    found = 0
+    for key in _keys(store, character_id):
+        try:
+            store.download(key, scratch)
+        except ObjectMissing:
+            if key == layout.head_key(character_id):  # versions without a head move as they are
+                continue
+            raise
+        archive.add(key, scratch)
+        found += 1
+    if not found:
+        raise CharacterNotFound(character_id)
+
+
+def _keys(store: Store, character_id: str) -> Iterator[str]:
+    yield layout.head_key(character_id)
+    folder = layout.folder(character_id)
+    for part in ("versions/", "loras/", "training/"):
+        yield from (info.key for info in store.list(f"{folder}{part}"))
+
+
+def _place(store: Store, archive: ArchiveReader, name: str, scratch: Path) -> None:
+    """Send a file, unless one of that name and size is there."""
+    try:
+        if store.head(name).size == archive.size(name):
+            return
+    except ObjectMissing:
+        pass
+    archive.save(name, scratch)
+    store.upload(scratch, name, WEIGHTS_TYPE)

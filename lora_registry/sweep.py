@@ -1,0 +1,180 @@
+"""Removing what nobody can use any more: tombstones past their grace period, and orphans.
+
+Orphans are weight files that no version names (a writer died between the two), what a training left
+whose version was never written, markers without their head, and objects of a probe. A version
+whose head was never written is no orphan: it can be activated, and stays.
+
+Nothing younger than the grace period is touched, so a writer that is still at work is safe as long
+as the period is longer than any training takes.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal
+
+from lora_registry import layout
+from lora_registry.character import CharacterHead, milliseconds, parse_version, swept
+from lora_registry.conditions import Conditions
+from lora_registry.errors import CharacterInUse, CharacterNotFound, DocumentInvalid
+from lora_registry.heads import Heads
+from lora_registry.listing import all_character_ids
+from lora_registry.replay import Replay
+from lora_registry.store import ObjectInfo, ObjectMissing, Store
+from lora_registry.windows import windowed
+
+log = logging.getLogger(__name__)
+
+DEFAULT_GRACE: Final = timedelta(days=7)
+
+Reason = Literal["deleted character", "orphan weights", "orphan training", "marker", "probe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """One object that goes, and why; `size` in bytes."""
+
+    key: str
+    size: int
+    reason: Reason
+
+
+class Sweep:
+    """One sweep of a bucket.
+
+    Args:
+        store: the bucket.
+        grace: nothing that was written or deleted later than this ago is touched.
+        dry_run: only say what would go.
+        clock: epoch seconds; its difference from the store's clock adds to the grace period.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        grace: timedelta = DEFAULT_GRACE,
+        dry_run: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._dry_run = dry_run
+        self._heads = Heads(store, Conditions(store), Replay(), clock)
+        self._cutoff = clock() - grace.total_seconds()
+
+    def run(self) -> Iterator[Removal]:
+        """Yield each object that goes (dry run: would go); it is gone when it is yielded.
+
+        About four requests a character, in memory that does not grow with their number. It can be
+        run again after any interruption.
+
+        Raises:
+            StoreError: the store failed; what was yielded before is gone.
+        """
+        for removals in windowed(self._character, all_character_ids(self._store)):
+            yield from removals
+        yield from self._markers()
+        probes = (info for info in self._store.list(layout.PROBES) if self._is_old(info))
+        yield from self._removed(probes, "probe")
+
+    def _character(self, character_id: str) -> list[Removal]:
+        try:
+            head = self._heads.peek(character_id)
+            if head is not None and self._is_due(head):
+                return list(self._purged(head))
+            return list(self._orphans(character_id))
+        except DocumentInvalid as error:  # what it names is unknown, so nothing may go
+            log.warning("character not swept", extra={"reason": str(error)})
+        except (CharacterInUse, CharacterNotFound) as error:
+            log.info("character not swept", extra={"reason": str(error)})
+        return []
+
+    def _is_due(self, head: CharacterHead) -> bool:
+        return head.swept or (head.deleted and head.updated_at < milliseconds(self._cutoff))
+
+    def _purged(self, head: CharacterHead) -> Iterator[Removal]:
+        """Everything of a tombstone, its outputs too, the head last.
+
+        The head names nothing any more before the first file goes, and stays while a file is
+        younger than the grace period: a writer that is under way then still meets a tombstone.
+        """
+        if not self._dry_run:
+            self._heads.change(head.character_id, _swept, write_id=f"sweep-{uuid.uuid4().hex}")
+        head_key = layout.head_key(head.character_id)
+        kept = False
+        for info in self._store.list(layout.folder(head.character_id)):
+            if info.key == head_key:
+                continue
+            if self._is_old(info):
+                yield self._remove(info.key, info.size, "deleted character")
+            else:
+                kept = True
+        if not kept:
+            marker = layout.newest_key(head.character_id, head.created_at)
+            yield self._remove(head_key, len(head.to_json()), "deleted character")
+            yield self._remove(marker, 0, "marker")
+
+    def _orphans(self, character_id: str) -> Iterator[Removal]:
+        weights = self._old(layout.weights_prefix(character_id))
+        trainings = self._old(f"{layout.folder(character_id)}training/")
+        if not weights and not trainings:
+            return
+        # Listed after the files: a version that came meanwhile is seen.
+        ids = {
+            layout.version_of(info.key)
+            for info in self._store.list(layout.versions_prefix(character_id))
+        }
+        named = {self._weights_of(character_id, version) for version in ids}
+        unnamed = (info for info in weights if info.key not in named)
+        yield from self._removed(unnamed, "orphan weights")
+        lost = (info for info in trainings if _training_version(info.key) not in ids)
+        yield from self._removed(lost, "orphan training")
+
+    def _weights_of(self, character_id: str, version: str) -> str:
+        key = layout.version_key(character_id, version)
+        return parse_version(self._store.get(key).body, key).key
+
+    def _markers(self) -> Iterator[Removal]:
+        markers = (info for info in self._store.list(layout.NEWEST) if self._is_old(info))
+        checked = windowed(lambda info: (info, self._is_marker(info.key)), markers)
+        yield from self._removed((info for info, used in checked if not used), "marker")
+
+    def _is_marker(self, key: str) -> bool:
+        character_id = layout.newest_of(key)
+        if not layout.is_character_id(character_id):
+            return False
+        head = self._heads.peek(character_id)
+        return head is not None and layout.newest_key(character_id, head.created_at) == key
+
+    def _old(self, prefix: str) -> list[ObjectInfo]:
+        return [info for info in self._store.list(prefix) if self._is_old(info)]
+
+    def _is_old(self, info: ObjectInfo) -> bool:
+        return info.modified < self._cutoff
+
+    def _removed(self, infos: Iterable[ObjectInfo], reason: Reason) -> Iterator[Removal]:
+        """Remove orphans, unless somebody wrote them anew since they were listed."""
+        for info in infos:
+            with suppress(ObjectMissing):
+                if self._dry_run or self._is_old(self._store.head(info.key)):
+                    yield self._remove(info.key, info.size, reason)
+
+    def _remove(self, key: str, size: int, reason: Reason) -> Removal:
+        if not self._dry_run:
+            self._store.delete(key)
+            log.info("object swept", extra={"key": key, "reason": reason})
+        return Removal(key, size, reason)
+
+
+def _swept(head: CharacterHead | None) -> CharacterHead:
+    if head is None:
+        raise CharacterNotFound("", "The character was removed meanwhile.")
+    return swept(head)
+
+
+def _training_version(key: str) -> str:
+    return key.split("/training/", 1)[1].split("/", 1)[0]

@@ -1,0 +1,168 @@
+"""Checking the whole registry: every head, version and weight file against each other."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lora_registry import layout
+from lora_registry.character import (
+    CharacterHead,
+    CharacterVersion,
+    parse_head,
+    parse_version,
+)
+from lora_registry.errors import DocumentInvalid
+from lora_registry.listing import all_character_ids
+from lora_registry.store import ObjectInfo, ObjectMissing, Store
+from lora_registry.tensorfile import sha256_of
+from lora_registry.windows import windowed
+
+_COPIED: Final = ("trigger", "class_noun", "base_model")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found about an object; `problem` is False for what is only worth knowing."""
+
+    key: str
+    message: str
+    problem: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A character that was looked at, with its versions counted and what was found."""
+
+    character_id: str
+    versions: int
+    findings: tuple[Finding, ...]
+
+
+class Verification:
+    """One check of a bucket; reads only, unless it repairs.
+
+    Args:
+        store: the bucket.
+        contents: also fetch every weight file and compare its SHA-256.
+        repair: write the markers that are missing from the listing by time.
+    """
+
+    def __init__(self, store: Store, *, contents: bool = False, repair: bool = False) -> None:
+        self._store = store
+        self._contents = contents
+        self._repair = repair
+
+    def run(self, character_id: str | None = None) -> Iterator[Checked]:
+        """Yield each character, or one; about four requests each and one a version.
+
+        Raises:
+            StoreError: the store failed; that is never a finding.
+        """
+        ids = all_character_ids(self._store) if character_id is None else iter((character_id,))
+        for checked in windowed(self._character, ids):
+            if checked is not None:
+                yield checked
+
+    def _character(self, character_id: str) -> Checked | None:
+        """What was found; None for a folder that has nothing of a character (outputs, or no file)."""
+        findings: list[Finding] = []
+        head = self._head(character_id, findings)
+        if head is not None and head.swept:
+            return Checked(character_id, 0, (_note(character_id, "its files are being removed"),))
+        versions = self._versions(character_id, findings)
+        prefix = layout.weights_prefix(character_id)
+        weights = {info.key: info for info in self._store.list(prefix)}
+        if head is None and not (versions or weights or findings):
+            return None
+        if head is not None:
+            findings.extend(_check_head(head, versions))
+            findings.extend(self._check_marker(head))
+        elif versions:
+            findings.append(_note(character_id, "has versions but no head: activate one to use it"))
+        for version in versions.values():
+            findings.extend(self._check_weights(version, weights))
+        named = {version.key for version in versions.values()}
+        findings.extend(
+            Finding(key, "no version names these weights; a sweep removes them", problem=False)
+            for key in sorted(weights.keys() - named)
+        )
+        return Checked(character_id, len(versions), tuple(findings))
+
+    def _head(self, character_id: str, findings: list[Finding]) -> CharacterHead | None:
+        key = layout.head_key(character_id)
+        try:
+            head = parse_head(self._store.get(key).body, key)
+        except ObjectMissing:
+            return None
+        except DocumentInvalid as error:
+            findings.append(Finding(key, str(error)))
+            return None
+        if head.character_id != character_id:
+            findings.append(Finding(key, f"is the head of {head.character_id!r}"))
+        return head
+
+    def _versions(
+        self, character_id: str, findings: list[Finding]
+    ) -> Mapping[str, CharacterVersion]:
+        versions: dict[str, CharacterVersion] = {}
+        for info in self._store.list(layout.versions_prefix(character_id)):
+            try:
+                version = parse_version(self._store.get(info.key).body, info.key)
+            except DocumentInvalid as error:
+                findings.append(Finding(info.key, str(error)))
+                continue
+            versions[layout.version_of(info.key)] = version
+            if (version.character_id, version.id) != (character_id, layout.version_of(info.key)):
+                findings.append(Finding(info.key, "is another version's document"))
+        return versions
+
+    def _check_marker(self, head: CharacterHead) -> Iterator[Finding]:
+        key = layout.newest_key(head.character_id, head.created_at)
+        try:
+            self._store.head(key)
+        except ObjectMissing:
+            if self._repair:
+                self._store.put(key, b"")
+                yield Finding(key, "was missing from the listing by time; written", problem=False)
+            else:
+                yield Finding(key, "is missing: the listing by time leaves the character out")
+
+    def _check_weights(
+        self, version: CharacterVersion, weights: Mapping[str, ObjectInfo]
+    ) -> Iterator[Finding]:
+        found = weights.get(version.key)
+        if found is None:
+            yield Finding(version.key, f"version {version.id} names weights that are not there")
+        elif found.size != version.size:
+            yield Finding(version.key, f"has {found.size} bytes, its version says {version.size}")
+        elif self._contents and self._sha256(version.key) != version.sha256:
+            yield Finding(version.key, "its bytes are not those that its version names")
+
+    def _sha256(self, key: str) -> str:
+        with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+            path = Path(folder) / "weights"
+            self._store.download(key, path)
+            return sha256_of(path)
+
+
+def _check_head(head: CharacterHead, versions: Mapping[str, CharacterVersion]) -> Iterator[Finding]:
+    key = layout.head_key(head.character_id)
+    if head.active is None:
+        yield Finding(key, "has no active version: activate one to use it", problem=False)
+    else:
+        active = versions.get(head.active.id)
+        if active is None:
+            yield Finding(key, f"its active version {head.active.id} is not there")
+        elif head.active != active.active:
+            yield Finding(key, f"its copy of version {active.id} differs from the version")
+        elif any(getattr(head, name) != getattr(active, name) for name in _COPIED):
+            yield Finding(key, f"its trigger, class or base model is not version {active.id}'s")
+    for version in head.previous:
+        if version not in versions:
+            yield Finding(key, f"version {version}, to roll back to, is not there", problem=False)
+
+
+def _note(character_id: str, message: str) -> Finding:
+    return Finding(layout.folder(character_id), message, problem=False)
