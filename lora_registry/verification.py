@@ -66,7 +66,7 @@ class Verification:
                 yield checked
 
     def _character(self, character_id: str) -> Checked | None:
-        """What was found; None for a folder that has nothing of a character (outputs, or no file)."""
+        """What was found; None for a folder without a head, versions and weights."""
         findings: list[Finding] = []
         head = self._head(character_id, findings)
         if head is not None and head.swept:
