@@ -18,6 +18,8 @@ Alpha = Literal["white", "keep"]
 MAX_PIXELS: Final = 40_000_000
 _READ_FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _QUALITY: Final[Mapping[ImageFormat, int]] = {"png": 0, "jpeg": 92, "webp": 90}
+_ORIENTATION: Final = 0x0112  # EXIF
+_SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 # What Pillow's decoders raise for bytes that are broken; a bomb is one of the first two.
 _BROKEN: Final = (
     Image.DecompressionBombError,
@@ -75,6 +77,23 @@ def decode(
         raise ImageRejected(
             f"{field}: the picture is truncated or damaged.", field=field
         ) from error
+
+
+def size_of(path: Path, *, field: str) -> tuple[int, int]:
+    """Width and height as a viewer shows them, from the header alone.
+
+    Raises:
+        ImageRejected: not a JPEG, PNG or WebP picture.
+    """
+    try:
+        with Image.open(path, formats=_READ_FORMATS) as image:
+            width, height = image.size
+            sideways = False
+            with contextlib.suppress(*_BROKEN):  # damaged EXIF turns no picture
+                sideways = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+    except _BROKEN as error:
+        raise ImageRejected(f"{field}: is not a JPEG, PNG or WebP picture.", field=field) from error
+    return (height, width) if sideways else (width, height)
 
 
 def encode(image: Image.Image, image_format: ImageFormat, quality: int | None = None) -> bytes:

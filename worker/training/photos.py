@@ -17,7 +17,7 @@ MAX_ASPECT: Final = 2.5
 NEAR_DUPLICATE_BITS: Final = 4  # of a 64-bit difference hash
 BLURRED_BELOW: Final = 40.0  # variance of the Laplacian at `_BLUR_SIDE`; photos in focus have 100s
 _BLUR_SIDE: Final = 640
-_ENOUGH_PIXELS: Final = 1.25  # of the resolution's side: room for the trainer's own resampling
+_ENOUGH_PIXELS: Final = 1.15  # of the resolution's side: room for the trainer's own resampling
 
 Kind = Literal["kept", "warned", "rejected"]
 ReasonCode = Literal[

@@ -1,0 +1,204 @@
+"""From files to a folder that a trainer reads: judged, scaled, re-encoded as PNG, captioned."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from worker import media
+from worker.errors import DatasetRejected, ImageRejected
+from worker.training.captions import Captioner, with_trigger
+from worker.training.fetching import Check, Fetched, Limits
+from worker.training.photos import (
+    PhotoFacts,
+    Reason,
+    Verdict,
+    bounded_size,
+    fingerprint,
+    judge,
+    rejected,
+    sharpness,
+    size_problem,
+)
+from worker.training.trainer import PreparedDataset, PreparedPhoto
+
+MIN_PHOTOS: Final = 5
+GOOD_PHOTOS: Final = 10
+_AT_ONCE: Final = 2  # a decoded 24 MP photo takes 100 MB
+
+OnShare = Callable[[float], None]
+"""Told how much of a stage is done, from 0 to 1; cheap, from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """All verdicts, and the photos that are used, as PNGs without captions yet."""
+
+    verdicts: tuple[Verdict, ...]
+    photos: tuple[PreparedPhoto, ...]
+
+
+def judge_photos(
+    fetched: Sequence[Fetched], folder: Path, limits: Limits, check: Check, on_share: OnShare
+) -> Judged:
+    """Decode, measure and re-encode every photo, then compare them with one another.
+
+    Two at a time, so that memory stays flat however many there are. The fetched files are removed.
+    """
+    counter = _Counter(len(fetched), on_share)
+
+    def measure(photo: Fetched) -> PhotoFacts | Reason:
+        check()
+        try:
+            return _measure(photo, _png(folder, photo.index), limits)
+        finally:
+            counter.one_more()
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="photos") as threads:
+        found = list(threads.map(measure, fetched))
+    verdicts = _verdicts(fetched, found, limits.resolution)
+    photos = []
+    for verdict in verdicts:
+        path = _png(folder, verdict.index)
+        if verdict.usable and verdict.facts is not None:
+            facts = verdict.facts
+            photos.append(PreparedPhoto(path, "", facts.sha256, facts.width, facts.height))
+        else:
+            path.unlink(missing_ok=True)
+    return Judged(tuple(verdicts), tuple(photos))
+
+
+def require_enough(judged: Judged, field: str) -> None:
+    """Refuse a dataset of fewer than five usable photos.
+
+    Raises:
+        DatasetRejected: with every verdict in its details.
+    """
+    if len(judged.photos) >= MIN_PHOTOS:
+        return
+    raise DatasetRejected(
+        f"Only {len(judged.photos)} of {len(judged.verdicts)} photos are usable; "
+        f"at least {MIN_PHOTOS} are needed.",
+        field=field,
+        details={"photos": [verdict.as_json() for verdict in judged.verdicts]},
+    )
+
+
+def write_captions(
+    judged: Judged,
+    given: Sequence[Fetched],
+    captioner: Captioner,
+    words: tuple[str, str],
+    on_photo: OnShare,
+) -> PreparedDataset:
+    """Write a caption beside every photo: the user's where there is one, else the captioner's.
+
+    Args:
+        judged: photos in a folder of their own.
+        given: what was fetched, for the users' captions.
+        captioner: asked for the other photos.
+        words: trigger and class noun, put in where the trigger is missing.
+        on_photo: told the share that is done before each photo; what it raises ends the work.
+    """
+    own = {_png_name(photo.index): photo.caption for photo in given if photo.caption}
+    captioned = []
+    for number, photo in enumerate(judged.photos):
+        on_photo(number / len(judged.photos))
+        text = own.get(photo.path.name) or _described(photo.path, captioner)
+        caption = with_trigger(" ".join(text.split()), *words)
+        photo.path.with_suffix(".txt").write_text(caption, encoding="utf-8")
+        captioned.append(replace(photo, caption=caption))
+    return PreparedDataset(judged.photos[0].path.parent, tuple(captioned), digest_of(captioned))
+
+
+def digest_of(photos: Iterable[PreparedPhoto]) -> str:
+    """SHA-256 over the photos' own and their captions, whatever their order."""
+    lines = sorted(f"{photo.sha256} {photo.caption}\n" for photo in photos)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def manifest(dataset: PreparedDataset, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The dataset as a document: verdicts and captions, no picture."""
+    captions = {photo.path.name: photo.caption for photo in dataset.photos}
+    photos = []
+    for verdict in verdicts:
+        shown = verdict.as_json()
+        if verdict.usable:
+            shown["caption"] = captions[_png_name(verdict.index)]
+        photos.append(shown)
+    return {"digest": dataset.digest, "photos": photos}
+
+
+def _measure(photo: Fetched, png: Path, limits: Limits) -> PhotoFacts | Reason:
+    """The facts of one photo, its PNG written; or why it is rejected."""
+    if photo.path is None:
+        return photo.problem or Reason("unreadable", "It could not be read.")
+    try:
+        size = media.size_of(photo.path, field="It")
+        problem = size_problem(*size, limits.resolution)
+        if problem is not None:
+            return problem
+        bound = max(bounded_size(*size, limits.resolution))
+        image = media.decode(photo.path, field="It", max_pixels=limits.photo_pixels, max_side=bound)
+        png.write_bytes(media.encode(image, "png"))
+        return PhotoFacts(_sha256(photo.path), *size, fingerprint(image), sharpness(image))
+    except ImageRejected as error:
+        return Reason("unreadable", _sentence(error))
+    finally:
+        photo.path.unlink()
+
+
+def _verdicts(
+    fetched: Sequence[Fetched], found: Sequence[PhotoFacts | Reason], resolution: int
+) -> list[Verdict]:
+    measured, verdicts = [], []
+    for photo, result in zip(fetched, found, strict=True):
+        if isinstance(result, Reason):
+            verdicts.append(rejected(photo.index, photo.name, result.code, result.message))
+        else:
+            measured.append((photo.index, photo.name, result))
+    verdicts += judge(measured, resolution)
+    return sorted(verdicts, key=lambda verdict: verdict.index)
+
+
+def _described(path: Path, captioner: Captioner) -> str:
+    with Image.open(path) as image:
+        return captioner.caption(image.convert("RGB"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sentence(error: ImageRejected) -> str:
+    return str(error).replace("It: ", "It ", 1)
+
+
+def _png_name(index: int) -> str:
+    return f"{index:03d}.png"
+
+
+def _png(folder: Path, index: int) -> Path:
+    return folder / _png_name(index)
+
+
+class _Counter:
+    """Counts what threads finish."""
+
+    def __init__(self, total: int, on_share: OnShare) -> None:
+        self._total = total
+        self._on_share = on_share
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def one_more(self) -> None:
+        with self._lock:
+            self._done += 1
+            done = self._done
+        self._on_share(done / self._total)
