@@ -106,4 +106,4 @@ def _place(store: Store, archive: ArchiveReader, name: str, scratch: Path) -> No
     except ObjectMissing:
         pass
     archive.save(name, scratch)
-    store.upload(scratch, name, WEIGHTS_TYPE)
+    store.upload(scratch, name, WEIGHTS_TYPE, shared=True)

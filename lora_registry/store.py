@@ -141,9 +141,11 @@ class Store(Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
         check: Callable[[], None] | None = None,
+        shared: bool = False,
     ) -> ObjectInfo:
         """Send a local file, in parts when large; confirm its size at the store.
 
-        `check` as in `download`; an upload ended by it leaves no object and no open multipart.
+        `check` as in `download`; an upload ended by it leaves no open multipart and no object,
+        unless the object is `shared`: addressed by its content, others may rely on it.
         """
         ...

@@ -120,9 +120,7 @@ class Versions:
             if layout.made_by(version, new.job_id):
                 return self.get(new.character_id, version)
         document = self._document(new, ids, check)
-        self._replay.run(
-            lambda: self._store.upload(new.weights, document.key, WEIGHTS_TYPE, check=check)
-        )
+        self._replay.run(lambda: self._upload(new.weights, document, check))
         return self.write(document)
 
     def write(self, version: CharacterVersion) -> CharacterVersion:
@@ -134,6 +132,19 @@ class Versions:
         except PreconditionFailed:  # our own reply was lost, or this very job runs twice
             return self.get(version.character_id, version.id)
         return self._remember(version)
+
+    def _upload(
+        self, weights: Path, document: CharacterVersion, check: Callable[[], None] | None
+    ) -> None:
+        """Send the weights, also if they are there: a sweep then takes them for new."""
+        self._store.upload(
+            weights,
+            document.key,
+            WEIGHTS_TYPE,
+            metadata={"sha256": document.sha256},
+            check=check,
+            shared=True,
+        )
 
     def _document(
         self, new: NewVersion, ids: Sequence[str], check: Callable[[], None] | None

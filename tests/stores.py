@@ -96,8 +96,9 @@ class MemoryStore:
         *,
         metadata: Mapping[str, str] | None = None,
         check: Callable[[], None] | None = None,
+        shared: bool = False,
     ) -> ObjectInfo:
-        del metadata
+        del metadata, shared
         if check is not None:
             check()
         self.put(key, path.read_bytes(), content_type)

@@ -42,6 +42,7 @@ class Upload:
         client: from `worker.s3_client.open_client`.
         object_key: with the configured prefix; `key` is without it.
         head: looks the object up; the fallback where the store's etag proves nothing.
+        shared: others may rely on the object, so an upload that is ended does not remove it.
     """
 
     client: Any
@@ -49,6 +50,7 @@ class Upload:
     key: str
     object_key: str
     head: Callable[[], ObjectInfo]
+    shared: bool = False
     _upload_id: str | None = field(default=None, init=False)
     _may_exist: bool = field(default=False, init=False)
 
@@ -171,7 +173,7 @@ class Upload:
 
     def _undo(self) -> None:
         self._abort()
-        if self._may_exist:
+        if self._may_exist and not self.shared:
             place = {"Bucket": self.options.bucket, "Key": self.object_key}
             self._try(partial(self.client.delete_object, **place))
 

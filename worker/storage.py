@@ -155,14 +155,16 @@ class ObjectStore:
         *,
         metadata: Mapping[str, str] | None = None,
         check: Callable[[], None] | None = None,
+        shared: bool = False,
     ) -> ObjectInfo:
         """Send a local file, in parts when large; the store has confirmed it when this returns.
 
         The object carries its sha256 as metadata. `check` as in `download`; an upload ended by it
-        leaves no open multipart and removes the object, so `key` should be this upload's own.
+        leaves no open multipart and removes the object. A `shared` object, addressed by its
+        content, stays: others may have sent the same and rely on it.
         """
         head = partial(self.head, key)
-        upload = Upload(self._client, self.options, key, self._prefix + key, head)
+        upload = Upload(self._client, self.options, key, self._prefix + key, head, shared=shared)
         return upload.run(path, content_type, metadata or {}, check)
 
     def presign(
