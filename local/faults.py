@@ -84,6 +84,8 @@ class FaultProxy:
         self._rules: list[Rule] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self.in_flight = 0
+        """Requests that are being answered, or held back, right now."""
         self.requests: list[tuple[str, str]] = []
         """Every request as (method, path and query), in the order they came."""
 
@@ -127,10 +129,16 @@ class FaultProxy:
         return http.client.HTTPConnection(*self._upstream, timeout=_UPSTREAM_TIMEOUT_S)
 
     def rule_for(self, method: str, path: str) -> Rule | None:
-        """The rule that this request falls under, now counted."""
+        """The rule that this request falls under, now counted; `done` must follow."""
         with self._lock:
+            self.in_flight += 1
             self.requests.append((method, path))
             return next((rule for rule in self._rules if rule.takes(method, path)), None)
+
+    def done(self) -> None:
+        """One request less in flight."""
+        with self._lock:
+            self.in_flight -= 1
 
     def wait(self, seconds: float) -> None:
         """Let time pass, unless the proxy is being closed."""
@@ -165,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._faults().get(rule.fault, self._forward)(rule) if rule else self._forward(None)
         except (_Dropped, ConnectionError, http.client.HTTPException):
             self.close_connection = True
+        finally:
+            self.proxy.done()
 
     # The base class looks its methods up by these names.
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815
