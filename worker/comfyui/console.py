@@ -7,13 +7,16 @@ from worker.child import LineSplitter
 
 log = logging.getLogger("comfyui")
 
-_ERROR_LINE = re.compile(r"^(Traceback|\[?(ERROR|CRITICAL)\b|!!! |\w*(Error|Exception)\b)")
-_WARNING_LINE = re.compile(r"^\[?WARN|\bWarning: ", re.IGNORECASE)
-_PROGRESS_LINE = re.compile(r"\d+%\|")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_LEVEL = re.compile(r"\[(DEBUG|INFO|WARNING|ERROR|CRITICAL)\]\s*")
+_ERROR_LINE = re.compile(r"Traceback \(most recent|!!! |\w*(Error|Exception)\b", re.IGNORECASE)
+_WARNING_LINE = re.compile(r"\S*warning\b", re.IGNORECASE)
+# Progress bars, and what it says when a client leaves before its last status message.
+_NOISE = re.compile(r"\d+%\||send error: Cannot write to closing transport")
 
 
 class OutputLog:
-    """Hands ComfyUI's lines to our log."""
+    """Hands ComfyUI's lines to the logger `comfyui`, at the level that they name."""
 
     def __init__(self) -> None:
         self._lines = LineSplitter()
@@ -21,13 +24,18 @@ class OutputLog:
     def __call__(self, chunk: bytes) -> None:
         """Take a chunk of output."""
         for line in self._lines.feed(chunk):
-            log.log(_level(line), "%s", line)
+            level, text = parse_line(line)
+            if text:
+                log.log(level, "%s", text)
 
 
-def _level(line: str) -> int:
-    """ComfyUI prints without levels; its progress bars are of no use in a log."""
-    if _PROGRESS_LINE.search(line):
-        return logging.DEBUG
-    if _ERROR_LINE.search(line):
-        return logging.ERROR
-    return logging.WARNING if _WARNING_LINE.search(line) else logging.INFO
+def parse_line(line: str) -> tuple[int, str]:
+    """Level and text of a line, free of colour; libraries print theirs without a level."""
+    text = _COLOUR.sub("", line).strip()
+    if _NOISE.search(text):
+        return logging.DEBUG, text
+    if named := _LEVEL.match(text):
+        return logging.getLevelNamesMapping()[named[1]], text[named.end() :]
+    if _ERROR_LINE.match(text):
+        return logging.ERROR, text
+    return (logging.WARNING if _WARNING_LINE.match(text) else logging.INFO), text

@@ -84,13 +84,7 @@ class ExternalComfyUI:
     @property
     def alive(self) -> bool:
         """Whether somebody listens there."""
-        address = urlsplit(self.url)
-        port = address.port or (443 if address.scheme == "https" else 80)
-        try:
-            socket.create_connection((address.hostname or "", port), _CONNECT_TIMEOUT_S).close()
-        except OSError:
-            return False
-        return True
+        return listens(self.url)
 
     def start(self) -> None:
         """Nothing to do: it runs, or it does not."""
@@ -145,3 +139,14 @@ class ExternalComfyUI:
         if "comfyui_version" not in stats.get("system", {}):
             raise EngineUnavailable("What answers at COMFYUI_URL is not ComfyUI.")
         return True
+
+
+def listens(url: str) -> bool:
+    """Whether somebody takes connections there: a tenth of a millisecond on this machine."""
+    address = urlsplit(url)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), _CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from typing import Any, Self
 from worker.cancel import CancelToken
 from worker.child import ChildProcess, ChildStartFailed, LineSplitter
 from worker.comfyui.console import OutputLog
+from worker.comfyui.engine import listens
 from worker.comfyui.http import ComfyUIHTTP
 from worker.comfyui.options import ComfyUIOptions
 from worker.comfyui.wording import plain
@@ -156,7 +157,7 @@ class ComfyUIProcess:
             if self._generation != generation:
                 return
             if self._child is not None:
-                self._child.stop()
+                self._child.kill()  # dead or hung: nothing that SIGTERM could have it save
             pause_s = self._backoff_s()
             log.warning("restarting ComfyUI", extra={"generation": generation, "pause_s": pause_s})
             self._pause(pause_s, cancel)
@@ -207,9 +208,9 @@ class ComfyUIProcess:
             child.wait(_LAST_WORDS_S)
             if generation == self._generation:
                 raise self._failure("ended")
-        if self._ready_generation == generation:
-            return True
         try:
+            if self._ready_generation == generation and listens(self.url):
+                return True
             self._check(http.system_stats())
         except EngineUnavailable as error:
             if error.details.get("final"):

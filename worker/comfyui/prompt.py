@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 0.2  # how late a cancel is noticed at most
 _SILENCE_S = 2.0  # without events, history and queue are asked this often
-_AWAY_S = 0.5  # the same without a socket
+_AWAY_S = 0.5  # the same once the socket was lost
 _SETTLING_S = 0.02  # after the end: history follows in milliseconds, up to half a second
 _FORGOTTEN_S = 1.5  # in neither queue nor history for so long: it is not coming back
 _UNREACHABLE_S = 10.0
@@ -204,26 +204,28 @@ class PromptRun:
             self._check_alive()
             return
         self._record.apply(event)
-        ended = self._record.ending is not None
-        self._look_at = time.monotonic() + (_SETTLING_S if ended else _SILENCE_S)
+        self._look_at = time.monotonic() + self._pause_s
 
     def _look(self) -> None:
         """Ask history and queue, and open a lost socket again."""
         if not self._stream.is_open:
             self._reopen()
-        pause_s = _SILENCE_S if self._stream.is_open else _AWAY_S
         try:
             self._ask()
         except EngineUnavailable as error:
             self._judge(error)
-            pause_s = _AWAY_S
         else:
             self._unreachable_since = None
-        if self._forgotten_since is not None:
-            pause_s = _AWAY_S
+        self._look_at = time.monotonic() + self._pause_s
+
+    @property
+    def _pause_s(self) -> float:
+        """How long to listen before the next look."""
         if self._record.ending is not None:
-            pause_s = _SETTLING_S
-        self._look_at = time.monotonic() + pause_s
+            return _SETTLING_S
+        # Opened again, a socket may stay deaf: the server drops the id when it notices the old
+        # one's end. So once there was a gap, history is asked as if there were no socket.
+        return _AWAY_S if self._gap else _SILENCE_S
 
     def _ask(self) -> None:
         entry = self._http.history(self.prompt_id)
@@ -244,6 +246,7 @@ class PromptRun:
         elif self._forgotten_since is None:
             # It may have ended between the two questions; history tells the next time.
             self._forgotten_since = now
+            self._gap = True
         elif now - self._forgotten_since > _FORGOTTEN_S:
             raise EngineCrashed("ComfyUI was restarted and has lost the job.")
 
