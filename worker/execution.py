@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker.comfyui.client import Execution, OutputFile, Step
+from worker.comfyui.client import Execution, OutputFile
 from worker.delivery import Delivery, Prepare
 from worker.errors import (
     EngineCrashed,
@@ -16,12 +16,12 @@ from worker.errors import (
 )
 from worker.results import OutputResult
 from worker.rooms import JobContext, Rooms
+from worker.stages import UPLOADING, Stages
 from workflows.binding import Bound
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 2
-_SAMPLING_FROM, _SAMPLING_TO = 10.0, 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ def _run_once(
             attempt.bound.graph,
             timeout_s=timeout_s,
             cancel=context.cancel,
-            on_step=lambda step: _report(context, step),
+            on_step=Stages(attempt.bound.graph, context.progress).on_step,
             on_files=on_files,
         )
         _count(context, execution)
         delivery.check_complete(attempt.bound.outputs)
-        context.progress.report("uploading", _SAMPLING_TO)
+        context.progress.report("uploading", UPLOADING)
         with context.timings.phase("upload"):
             return delivery.results()
     except BaseException:
@@ -112,12 +112,6 @@ def _run_once(
         raise
     finally:
         rooms.comfyui.delete_folder(attempt.run_id)
-
-
-def _report(context: JobContext, step: Step) -> None:
-    share = step.step / step.steps if step.steps else 0.0
-    percent = _SAMPLING_FROM + (_SAMPLING_TO - _SAMPLING_FROM) * share
-    context.progress.report("sampling", percent, step=step.step, steps=step.steps)
 
 
 def _count(context: JobContext, execution: Execution) -> None:

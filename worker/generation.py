@@ -47,7 +47,7 @@ def generate(plan: Plan, rooms: Rooms, context: JobContext) -> dict[str, Any]:
     with context.timings.phase("registry"):
         roles = casting.cast(plan.job.cast, plan.workflow, rooms)
     settled = _settle(plan, roles, context)
-    context.progress.report("characters", 5)
+    context.progress.report("characters", 2)
     with casting.held_loras(roles, rooms, context) as loras:
         outputs = _run(settled, loras, rooms, context)
     return _result(settled, outputs, rooms, context)

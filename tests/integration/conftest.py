@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from local.s3 import S3Server
+from tests.integration.bench import Bench, copied_workflows, settings_for
+from worker.service import Worker
 from worker.storage import ObjectStore
 
 
@@ -19,3 +21,23 @@ def s3() -> Iterator[S3Server]:
 def store(s3: S3Server) -> Iterator[ObjectStore]:
     with ObjectStore(s3.options(prefix=f"test-{uuid.uuid4().hex}")) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def open_bench(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One worker for all tests of the branches; ComfyUI's start is paid once."""
+    folder = tmp_path_factory.mktemp("bench")
+    workflows = copied_workflows(folder)
+    settings = settings_for(s3, folder, WORKFLOWS_DIR=str(workflows))
+    with Worker(settings) as worker:
+        worker.wait_ready()
+        yield Bench(worker, folder)
+
+
+@pytest.fixture
+def bench(open_bench: Bench) -> Iterator[Bench]:
+    """That worker without faults; whatever a test does must leave no file behind."""
+    open_bench.no_faults()
+    yield open_bench
+    open_bench.no_faults()
+    assert open_bench.leftovers() == []

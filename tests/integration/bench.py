@@ -1,0 +1,149 @@
+"""A whole worker on the local stack, as tests talk to it: real rooms, the stand-in ComfyUI."""
+
+import dataclasses
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+from PIL import Image
+
+from local.lora_file import write_demo_lora
+from local.s3 import S3Server
+from local.stack import CHECKPOINTS, ROOT, STAND_IN
+from lora_registry.inspection import inspect
+from lora_registry.versions import NewVersion
+from worker.cancel import CancelToken
+from worker.service import Worker
+from worker.settings import Settings
+
+
+def settings_for(s3: S3Server, folder: Path, **changes: str) -> Settings:
+    """Settings of a worker with everything of its own below `folder`."""
+    models = folder / "models" / "checkpoints"
+    models.mkdir(parents=True, exist_ok=True)
+    for name in CHECKPOINTS:
+        (models / name).touch()
+    given = {
+        "S3_ENDPOINT_URL": s3.endpoint_url,
+        "S3_BUCKET": s3.bucket,
+        "S3_ACCESS_KEY_ID": s3.access_key_id,
+        "S3_SECRET_ACCESS_KEY": s3.secret_access_key,
+        "S3_ADDRESSING_STYLE": "path",
+        "S3_PREFIX": f"bench-{uuid.uuid4().hex}",
+        "WORK_DIR": str(folder / "work"),
+        "MODELS_DIR": str(folder / "models"),
+        "COMFYUI_DIR": str(STAND_IN),
+    }
+    return Settings.from_environment(given | changes)
+
+
+class Bench:
+    """One open worker and shortcuts around it."""
+
+    def __init__(self, worker: Worker, folder: Path) -> None:
+        self.worker = worker
+        self.rooms = worker.rooms
+        self.folder = folder
+        self.updates: list[dict[str, Any]] = []
+
+    def run(
+        self,
+        job: Mapping[str, Any],
+        *,
+        job_id: str | None = None,
+        cancel: CancelToken | None = None,
+    ) -> dict[str, Any]:
+        """Run one job as the handler would; its progress is in `updates`."""
+        self.updates = []
+        return self.worker.run(
+            job_id or uuid.uuid4().hex,
+            dict(job),
+            cancel=cancel or CancelToken(),
+            send=self.updates.append,
+        )
+
+    def register(self, character_id: str, *, trigger: str = "ohwx", seed: int = 0) -> str:
+        """Register a real LoRA file; the version's id."""
+        path = self.folder / f"{character_id}-{seed}.safetensors"
+        write_demo_lora(path, rank=1, seed=seed)
+        new = NewVersion(
+            character_id=character_id,
+            job_id=f"register-{character_id}-{seed}",
+            weights=path,
+            facts=inspect(path),
+            trigger=trigger,
+        )
+        return self.rooms.registry.add_version(new).id
+
+    def put(self, key: str, body: bytes, content_type: str = "image/png") -> None:
+        """Put an object into the worker's bucket."""
+        self.rooms.store.put(key, body, content_type)
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys below a prefix."""
+        return [info.key for info in self.rooms.store.list(prefix)]
+
+    def faults(self, **faults: Any) -> None:
+        """Switch faults of the stand-in on."""
+        url = f"{self.rooms.engine.url}/stand-in/faults"
+        requests.post(url, json=faults, timeout=5).raise_for_status()
+
+    def no_faults(self) -> None:
+        """Switch all of them off."""
+        requests.delete(f"{self.rooms.engine.url}/stand-in/faults", timeout=5).raise_for_status()
+
+    def prompts_run(self) -> int:
+        """How many prompts the stand-in has had: the proof that a GPU was touched, or was not."""
+        return len(requests.get(f"{self.rooms.engine.url}/history", timeout=5).json())
+
+    def leftovers(self) -> list[Path]:
+        """Files that a job should have taken away: temporary ones, inputs, outputs."""
+        work = self.worker.settings.work_dir
+        places = [*work.glob("job-*"), work / "comfyui" / "input", work / "comfyui" / "output"]
+        return [path for place in places for path in place.rglob("*") if path.is_file()]
+
+
+def copied_workflows(folder: Path) -> Path:
+    """The worker's workflows in a folder of their own, to drop further ones into."""
+    target = folder / "workflows"
+    shutil.copytree(
+        ROOT / "workflows", target, ignore=shutil.ignore_patterns("*.py", "__pycache__")
+    )
+    return target
+
+
+def fetched(url: str) -> bytes:
+    """What a presigned URL gives to somebody without credentials."""
+    answer = requests.get(url, timeout=30)
+    answer.raise_for_status()
+    return answer.content
+
+
+def picture(url: str) -> Image.Image:
+    """A delivered picture."""
+    image = Image.open(io.BytesIO(fetched(url)))
+    image.load()
+    return image
+
+
+def graph_of(image: Image.Image) -> dict[str, Any]:
+    """The graph that made a PNG, from ComfyUI's metadata chunk."""
+    graph: dict[str, Any] = json.loads(image.info["prompt"])
+    return graph
+
+
+def png(width: int = 640, height: int = 480, colour: str = "teal") -> bytes:
+    """A picture to start from."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def with_sources_from(bench: Bench, sources: Any) -> None:
+    """Give the worker another reader of sources: one that may fetch from loopback."""
+    bench.worker.rooms = dataclasses.replace(bench.worker.rooms, sources=sources)

@@ -1,0 +1,314 @@
+"""The image branch on the local stack: jobs in, pictures fetched by their presigned URLs out."""
+
+import base64
+import dataclasses
+import hashlib
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from local.lora_file import write_demo_lora
+from tests.integration.bench import Bench, fetched, graph_of, picture, png
+from worker.availability import Availability
+from worker.cancel import CancelToken
+from workflows.library import load_library
+
+pytestmark = pytest.mark.process
+
+SMALL = {"task": "image", "prompt": "a lighthouse", "width": 256, "height": 256, "steps": 2}
+
+
+def loras_in(graph: dict[str, Any]) -> list[tuple[str, float]]:
+    """The LoRA chain of a graph, first to last."""
+    node, chain = graph["3"]["inputs"]["model"][0], []
+    while node != "4":
+        inputs = graph[node]["inputs"]
+        chain.append((inputs["lora_name"], inputs["strength_model"]))
+        node = inputs["model"][0]
+    return chain[::-1]
+
+
+def test_a_picture_without_a_character(bench: Bench) -> None:
+    result = bench.run(SMALL | {"seed": 11, "negative_prompt": "fog"}, job_id="plain")
+    (output,) = result["outputs"]
+    body = fetched(output["url"])
+    assert hashlib.sha256(body).hexdigest() == output["sha256"]
+    assert len(body) == output["bytes"]
+    assert output["key"].startswith("base/outputs/")
+    assert output["key"].endswith("/plain/0.png")
+    image = picture(output["url"])
+    assert (image.width, image.height) == (256, 256) == (output["width"], output["height"])
+    graph = graph_of(image)
+    assert graph["6"]["inputs"]["text"] == "a lighthouse" == result["prompt"]
+    assert graph["7"]["inputs"]["text"] == "fog"
+    assert graph["3"]["inputs"]["seed"] == 11 == result["seed"]
+    assert loras_in(graph) == []
+
+
+def test_one_character_with_its_trigger_and_strength(bench: Bench) -> None:
+    version = bench.register("mira", trigger="ohwx")
+    result = bench.run(SMALL | {"character_id": "mira", "strength": 0.7})
+    assert result["character"] == {
+        "character_id": "mira",
+        "version": version,
+        "strength": 0.7,
+        "trigger": "ohwx",
+    }
+    assert result["prompt"] == "ohwx, a lighthouse"
+    assert result["outputs"][0]["key"].startswith("characters/mira/outputs/")
+    usable = bench.rooms.registry.resolve("mira")
+    graph = graph_of(picture(result["outputs"][0]["url"]))
+    assert loras_in(graph) == [(f"{usable.sha256}.safetensors", 0.7)]
+
+
+def test_four_characters_with_own_strengths_and_pinned_versions(bench: Bench) -> None:
+    first = bench.register("ana", trigger="aaa", seed=1)
+    second = bench.register("ana", trigger="aab", seed=2)
+    for number, name in enumerate(["ben", "cem", "dia"], start=3):
+        bench.register(name, trigger=f"{name}x", seed=number)
+    characters = [
+        {"character_id": "ana", "version": first, "strength": 0.1},
+        {"character_id": "ben", "strength": 0.2},
+        {"character_id": "cem", "strength": 0.3},
+        {"character_id": "dia"},
+    ]
+    result = bench.run(SMALL | {"characters": characters, "prompt": "{trigger:ben} and friends"})
+    assert result["characters"][0]["version"] == first != second
+    assert result["prompt"] == "aaa, cemx, diax, benx and friends"
+    graph = graph_of(picture(result["outputs"][0]["url"]))
+    assert [strength for _, strength in loras_in(graph)] == [0.1, 0.2, 0.3, 1.0]
+
+
+@pytest.mark.parametrize("way", ["base64", "key"])
+def test_a_picture_from_a_picture(bench: Bench, way: str) -> None:
+    body = png(600, 300)
+    bench.put("inputs/start.png", body)
+    source = (
+        {"key": "inputs/start.png"} if way == "key" else {"base64": base64.b64encode(body).decode()}
+    )
+    job = {"task": "image", "prompt": "a pier", "init_image": source, "denoise": 0.4, "steps": 2}
+    result = bench.run(job)
+    assert result["workflow"]["name"] == "sdxl_img2img"
+    image = picture(result["outputs"][0]["url"])
+    assert image.width / image.height == pytest.approx(2.0, abs=0.1)
+    graph = graph_of(image)
+    assert graph["3"]["inputs"]["denoise"] == 0.4
+    assert graph["11"]["inputs"]["width"] == image.width
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "kind"),
+    [("png", "image/png", "PNG"), ("jpeg", "image/jpeg", "JPEG"), ("webp", "image/webp", "WEBP")],
+)
+def test_every_format(bench: Bench, name: str, content_type: str, kind: str) -> None:
+    result = bench.run(SMALL | {"format": name, "quality": 80})
+    (output,) = result["outputs"]
+    assert output["content_type"] == content_type
+    assert picture(output["url"]).format == kind
+
+
+def test_eight_pictures_of_one_job(bench: Bench) -> None:
+    result = bench.run(SMALL | {"count": 8})
+    assert len({output["key"] for output in result["outputs"]}) == 8
+    assert all(fetched(output["url"]) for output in result["outputs"])
+
+
+def test_the_same_job_twice_is_the_same_picture_and_delivered_from_the_cache(bench: Bench) -> None:
+    job = SMALL | {"seed": 5, "prompt": "twice"}
+    first, second = bench.run(job), bench.run(job)
+    assert first["outputs"][0]["key"] != second["outputs"][0]["key"]
+    one, two = (picture(result["outputs"][0]["url"]) for result in (first, second))
+    assert one.tobytes() == two.tobytes()
+    assert second["timings_ms"]["execution"] < first["timings_ms"]["execution"]
+
+
+def test_a_job_without_a_seed_draws_one_that_a_retry_draws_again(bench: Bench) -> None:
+    one = bench.run(SMALL, job_id="job-1")
+    again = bench.run(SMALL, job_id="job-1")
+    other = bench.run(SMALL, job_id="job-2")
+    assert one["seed"] == again["seed"] != other["seed"]
+    assert one["outputs"][0]["key"] == again["outputs"][0]["key"]
+    assert bench.keys(one["outputs"][0]["key"].rsplit("/", 1)[0] + "/") == [
+        one["outputs"][0]["key"],
+        one["manifest"]["key"],
+    ]
+
+
+def test_the_manifest_has_all_it_takes_to_make_the_picture_again(bench: Bench) -> None:
+    bench.register("mira", trigger="ohwx")
+    job = SMALL | {"character_id": "mira", "seed": 9}
+    result = bench.run(job)
+    manifest = json.loads(fetched(result["manifest"]["url"]))
+    assert manifest["input"] == job
+    assert manifest["seed"] == 9
+    assert manifest["workflow"]["digest"] == bench.rooms.workflows["sdxl"].digest
+    assert manifest["loras"][0]["sha256"] == bench.rooms.registry.resolve("mira").sha256
+    assert manifest["versions"]["comfyui"] == "0.33.0"
+    assert manifest["outputs"][0]["sha256"] == result["outputs"][0]["sha256"]
+    assert "X-Amz-Signature" not in json.dumps(manifest)
+    assert set(manifest["timings_ms"]) >= {"queued", "execution", "total"}
+
+
+def test_base64_never_ends_up_in_the_manifest(bench: Bench) -> None:
+    text = base64.b64encode(png()).decode()
+    result = bench.run(SMALL | {"init_image": {"base64": text}, "denoise": 0.5})
+    manifest = fetched(result["manifest"]["url"]).decode()
+    assert text not in manifest
+    assert "base64_sha256" in manifest
+
+
+def test_a_workflow_dropped_into_the_folder_is_usable_as_it_is(bench: Bench) -> None:
+    """No line of Python knows `sdxl_soft` or its parameter; the folder is written here."""
+    folder = bench.worker.settings.workflows_dir / "sdxl_soft"
+    folder.mkdir(exist_ok=True)
+    source = bench.worker.settings.workflows_dir / "sdxl"
+    graph = json.loads((source / "graph.json").read_text())
+    graph["20"] = {
+        "class_type": "CLIPSetLastLayer",
+        "inputs": {"stop_at_clip_layer": -1, "clip": ["4", 1]},
+    }
+    for encoder in ("6", "7"):
+        graph[encoder]["inputs"]["clip"] = ["20", 0]
+    (folder / "graph.json").write_text(json.dumps(graph))
+    (folder / "workflow.toml").write_text(
+        (source / "workflow.toml").read_text()
+        + '\n[params.clip_layer]\ntype = "int"\nbind = "20.stop_at_clip_layer"\n'
+        + "default = -1\nminimum = -24\nmaximum = -1\n"
+    )
+    library = load_library(bench.worker.settings.workflows_dir)
+    availability = Availability(library, bench.rooms.comfyui)
+    availability.check_all()
+    before = bench.worker.rooms
+    bench.worker.rooms = dataclasses.replace(before, workflows=library, availability=availability)
+    try:
+        bench.register("mira", trigger="ohwx")
+        job = SMALL | {"workflow": "sdxl_soft", "character_id": "mira"}
+        result = bench.run(job | {"params": {"clip_layer": -2}})
+        graph = graph_of(picture(result["outputs"][0]["url"]))
+        assert graph["20"]["inputs"]["stop_at_clip_layer"] == -2
+        assert graph["20"]["inputs"]["clip"] == ["lora_1", 1]
+        refused = bench.run(job | {"params": {"clip_layer": 3}})
+        assert refused["code"] == "invalid_input"
+        assert refused["field"] == "params.clip_layer"
+    finally:
+        bench.worker.rooms = before
+
+
+def test_progress_goes_up_and_names_steps(bench: Bench) -> None:
+    bench.faults(step_latency_s=0.15)
+    bench.run(SMALL | {"steps": 12, "prompt": "slow"})
+    percents = [update["percent"] for update in bench.updates]
+    assert percents == sorted(percents)
+    sampling = [update for update in bench.updates if update["stage"] == "sampling"]
+    assert len(sampling) >= 2
+    assert all(update["steps"] == 12 for update in sampling)
+
+
+def test_a_cancel_frees_the_gpu_and_leaves_nothing(bench: Bench) -> None:
+    bench.faults(step_latency_s=0.2)
+    token = CancelToken()
+    timer = threading.Timer(1.0, token.cancel)
+    timer.start()
+    begun = time.monotonic()
+    result = bench.run(SMALL | {"steps": 100, "prompt": "never"}, job_id="cancelled", cancel=token)
+    assert result["code"] == "cancelled"
+    assert time.monotonic() - begun < 4.0
+    assert [key for key in bench.keys("base/outputs/") if "/cancelled/" in key] == []
+
+
+def test_a_job_that_takes_too_long_says_so(bench: Bench) -> None:
+    bench.faults(step_latency_s=0.2)
+    result = bench.run(SMALL | {"steps": 100, "timeout_s": 1, "prompt": "late"})
+    assert result["code"] == "timeout"
+    assert "timeout_s" in result["error"]
+
+
+REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
+    ({"character_id": "nobody"}, "character_not_found", "character_id"),
+    (
+        {"character_id": "mira", "version": "20000101T000000000-none"},
+        "version_not_found",
+        "version",
+    ),
+    ({"workflow": "flux"}, "workflow_not_found", "workflow"),
+    ({"sampler": "no_such_sampler"}, "workflow_rejected", None),
+    ({"init_image": {"key": "secrets/x.png"}}, "source_forbidden", "init_image.key"),
+    ({"init_image": {"key": "inputs/none.png"}}, "source_unreachable", "init_image.key"),
+    ({"init_image": {"base64": "bm8gcGljdHVyZQ=="}}, "image_rejected", "init_image"),
+    ({"init_image": {"base64": "%%%"}}, "invalid_input", "init_image.base64"),
+    ({"init_image": {"url": "http://127.0.0.1/x.png"}}, "source_forbidden", "init_image.url"),
+    ({"init_image": {"url": "http://169.254.169.254/"}}, "source_forbidden", "init_image.url"),
+    ({"init_image": {"url": "http://[::1]/"}}, "source_forbidden", "init_image.url"),
+    ({"init_image": {"url": "file:///etc/passwd"}}, "source_forbidden", "init_image.url"),
+    ({"params": {"nothing": 1}}, "invalid_input", "params.nothing"),
+    ({"task": "sing"}, "invalid_input", "task"),
+]
+
+
+@pytest.mark.parametrize(("change", "code", "field"), REFUSED)
+def test_bad_input_is_refused_without_a_gpu(
+    bench: Bench, change: dict[str, Any], code: str, field: str | None
+) -> None:
+    bench.register("mira", trigger="ohwx")
+    before = bench.prompts_run()
+    result = bench.run(SMALL | change)
+    assert (result["code"], result.get("field")) == (code, field)
+    assert "outputs" not in result
+    assert "/tmp" not in json.dumps(result)  # noqa: S108 - no path of the worker in an answer
+    assert "Traceback" not in json.dumps(result)
+    assert bench.prompts_run() == before
+
+
+def test_a_deleted_character_is_not_found_until_it_is_restored(bench: Bench) -> None:
+    bench.register("gone", trigger="ggg", seed=40)
+    assert bench.run({"task": "characters", "action": "delete", "character_id": "gone"})
+    refused = bench.run(SMALL | {"character_id": "gone"})
+    assert refused["code"] == "character_not_found"
+    assert "restore" in refused["error"]
+    bench.run({"task": "characters", "action": "restore", "character_id": "gone"})
+    assert "outputs" in bench.run(SMALL | {"character_id": "gone"})
+
+
+def test_a_lora_whose_bytes_were_swapped_is_corrupt_and_gone(bench: Bench) -> None:
+    bench.register("bad", trigger="bbb", seed=50)
+    usable = bench.rooms.registry.resolve("bad")
+    size = usable.size
+    bench.put(usable.key, b"x" * size, "application/octet-stream")
+    before = bench.prompts_run()
+    result = bench.run(SMALL | {"character_id": "bad"})
+    assert result["code"] == "lora_corrupt"
+    assert bench.prompts_run() == before
+    assert not list(bench.worker.settings.loras_folder.glob(f"{usable.sha256}*.safetensors"))
+
+
+def test_characters_can_be_registered_listed_and_used_through_jobs(bench: Bench) -> None:
+    path = bench.folder / "leo.safetensors"
+    write_demo_lora(path, rank=1, seed=60)
+    bench.put("inputs/leo.safetensors", path.read_bytes(), "application/octet-stream")
+    registered = bench.run(
+        {
+            "task": "characters",
+            "action": "register",
+            "character_id": "leo",
+            "trigger": "zkv",
+            "source": {"key": "inputs/leo.safetensors"},
+        }
+    )
+    assert registered["character"]["active"]["sha256"]
+    listed = bench.run({"task": "characters", "action": "list", "limit": 200})
+    assert "leo" in [character["character_id"] for character in listed["characters"]]
+    got = bench.run({"task": "characters", "action": "get", "character_id": "leo"})
+    assert len(got["versions"]) == 1
+    assert bench.run(SMALL | {"character_id": "leo"})["character"]["trigger"] == "zkv"
+
+
+def test_health_names_what_runs_here(bench: Bench) -> None:
+    health = bench.run({"task": "health"})
+    assert health["ok"]
+    assert health["versions"]["comfyui"] == "0.33.0"
+    assert health["workflows"]["sdxl"]["ok"]
+    assert health["storage"]["ok"]
+    assert health["comfyui"]["gpu"]
