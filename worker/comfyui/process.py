@@ -26,7 +26,6 @@ _POLL_S = 0.05
 _LAST_LINES = 12
 _LAST_WORDS_S = 5.0  # its output is read to the end within this
 _STARTS = 3  # tries of `ensure_ready`
-_STEADY_S = 60.0  # one that lived for less counts as a failed start
 _MAX_BACKOFF_S = 30.0
 
 
@@ -170,9 +169,9 @@ class ComfyUIProcess:
                 cancel.check()
 
     def _backoff_s(self) -> float:
-        """0 after a life of some length, else 0, 1, 2, 4 … 30 s as failures follow each other."""
-        lived_s = time.monotonic() - self._started_at
-        self._failed_starts = 0 if lived_s > _STEADY_S else self._failed_starts + 1
+        """0 after a life that became ready, else 0, 1, 2, 4 … 30 s as failed starts add up."""
+        was_ready = self._ready_generation == self._generation
+        self._failed_starts = 0 if was_ready else self._failed_starts + 1
         if self._failed_starts <= 1:
             return 0.0
         return float(min(_MAX_BACKOFF_S, 2.0 ** (self._failed_starts - 2)))

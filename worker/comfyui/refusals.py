@@ -38,7 +38,7 @@ def refusal(body: object, graph: Graph, choices: Choices) -> WorkflowRejected | 
         Details: `node`, `node_type`, `input`, `reason`, `received`, `allowed` of the first
         fault, and the same of all of them (at most 20) in `errors`.
     """
-    answer = body if isinstance(body, Mapping) else {}
+    answer = _mapping(body)
     faults = _node_faults(answer.get("node_errors"), graph, choices) or [_graph_fault(answer)]
     first = faults[0]
     details = first | {"errors": faults[:_MAX_ERRORS]}
@@ -48,12 +48,10 @@ def refusal(body: object, graph: Graph, choices: Choices) -> WorkflowRejected | 
 
 
 def _node_faults(node_errors: object, graph: Graph, choices: Choices) -> list[dict[str, Any]]:
-    if not isinstance(node_errors, Mapping):
-        return []
     return [
-        _fault(str(node), str(about.get("class_type")), error, graph, choices)
-        for node, about in node_errors.items()
-        for error in about.get("errors", ())
+        _fault(str(node), str(_mapping(about).get("class_type")), _mapping(error), graph, choices)
+        for node, about in _mapping(node_errors).items()
+        for error in _list(_mapping(about).get("errors"))
     ]
 
 
@@ -61,7 +59,7 @@ def _graph_fault(answer: Mapping[str, Any]) -> dict[str, Any]:
     """A fault of the graph as a whole, or of a node whose type is unknown."""
     error = answer.get("error")
     about: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": error}
-    extra = about.get("extra_info") or {}
+    extra = _mapping(about.get("extra_info"))
     return {
         "node": extra.get("node_id"),
         "node_type": extra.get("class_type"),
@@ -76,7 +74,7 @@ def _graph_fault(answer: Mapping[str, Any]) -> dict[str, Any]:
 def _fault(
     node: str, node_type: str, error: Mapping[str, Any], graph: Graph, choices: Choices
 ) -> dict[str, Any]:
-    extra = error.get("extra_info") or {}
+    extra = _mapping(error.get("extra_info"))
     reason = str(error.get("type"))
     name = extra.get("input_name")
     fault = {
@@ -160,6 +158,14 @@ def _sentence(fault: Mapping[str, Any]) -> str:
 
 
 def _listed(allowed: object) -> str:
-    values = allowed if isinstance(allowed, list) else []
+    values = _list(allowed)
     shown = ", ".join(map(str, values[:_SHOWN_ALLOWED])) or "none"
     return shown + (f" and {len(values) - _SHOWN_ALLOWED} more" if values[_SHOWN_ALLOWED:] else "")
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
