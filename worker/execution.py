@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from worker.comfyui.client import Execution, OutputFile
 from worker.delivery import Delivery, Prepare
 from worker.errors import (
+    Cancelled,
     EngineCrashed,
     EngineUnavailable,
     ExecutionFailed,
@@ -65,7 +66,7 @@ def execute(
             log.warning("attempt failed", extra={"attempt": number, "code": error.code})
             if number < ATTEMPTS:
                 _recover(error, rooms, context)
-        except TimedOut as error:
+        except (TimedOut, Cancelled) as error:
             if error.details.get("hung"):
                 rooms.engine.restart(generation)
             raise

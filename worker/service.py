@@ -21,7 +21,14 @@ from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
 from worker.contract import CharactersJob, HealthJob, ImageJob, Job, TrainJob, VideoJob, parse_job
-from worker.errors import DiskFull, EngineUnavailable, Internal, InvalidInput, WorkerError
+from worker.errors import (
+    DiskFull,
+    EngineCrashed,
+    EngineUnavailable,
+    Internal,
+    InvalidInput,
+    WorkerError,
+)
 from worker.logs import job_logging
 from worker.progress import Progress, Send
 from worker.results import error_result
@@ -136,7 +143,8 @@ class Worker:
         self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
     ) -> dict[str, Any]:
         result = error_result(error, job_id)
-        if isinstance(error, EngineUnavailable) and not self.rooms.engine.alive:
+        lost = isinstance(error, EngineUnavailable) and not self.rooms.engine.alive
+        if lost or isinstance(error, EngineCrashed):
             result["refresh_worker"] = True  # the platform replaces this worker
         return result
 
