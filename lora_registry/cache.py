@@ -126,13 +126,13 @@ class LoraCache:
         path = self._shelf.path(version.sha256)
         try:
             _verify(path, version, check)
+            return self._shelf.publish(path, version.sha256)
         except FileNotFoundError:
             return None
         except LoraCorrupt:
             log.warning("cached lora was changed on disk", extra={"sha256": version.sha256})
             path.unlink(missing_ok=True)
             return None
-        return self._shelf.publish(path, version.sha256)
 
     def _fetch(self, version: Weights, check: Check) -> int:
         try:

@@ -61,11 +61,40 @@ class Conditions:
                 self._verdict = self._recall() or self._probe()
             return self._verdict is Verdict.ENFORCED
 
-    def doubt(self) -> None:
-        """The store answered 501 after all: forget the verdict and probe when next asked."""
+    def create(self, key: str, body: bytes) -> str:
+        """Write an object that is not there, as far as the store can tell; answers its etag.
+
+        Raises:
+            PreconditionFailed: it is there; look whether it is one's own, and try again.
+        """
+        if not self.enforced:
+            return self._store.put(key, body)
+        try:
+            return self._store.put_if_absent(key, body)
+        except ConditionsUnsupported as error:
+            raise self._doubted(key) from error
+
+    def replace(self, key: str, body: bytes, etag: str) -> str:
+        """Write an object that is as it was read, as far as the store can tell; its new etag.
+
+        Raises:
+            PreconditionFailed: it is another, or gone; read it and try again.
+        """
+        if not self.enforced:
+            return self._store.put(key, body)
+        try:
+            return self._store.put_if_match(key, body, etag)
+        except ObjectMissing as error:  # AWS's answer to If-Match on an object that is gone
+            raise PreconditionFailed(key) from error
+        except ConditionsUnsupported as error:
+            raise self._doubted(key) from error
+
+    def _doubted(self, key: str) -> PreconditionFailed:
+        """The store answered 501 after all: forget the verdict, so that the next try probes."""
         with self._lock:
             self._verdict = None
             self._store.delete(CONDITIONS)
+        return PreconditionFailed(key)
 
     def _recall(self) -> Verdict | None:
         try:

@@ -18,7 +18,7 @@ from lora_registry.conditions import Conditions
 from lora_registry.errors import WriteConflict
 from lora_registry.layout import head_key, newest_key
 from lora_registry.replay import Replay
-from lora_registry.store import ConditionsUnsupported, ObjectMissing, PreconditionFailed, Store
+from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 
 _REMEMBERED: Final = 4096  # heads of about 1 KB each
 
@@ -138,18 +138,10 @@ class Heads:
 
     def _write(self, head: CharacterHead, stored: _Stored | None) -> CharacterHead:
         key, body = head_key(head.character_id), head.to_json()
-        try:
-            if not self._conditions.enforced:
-                etag = self._store.put(key, body)
-            elif stored is None:
-                etag = self._store.put_if_absent(key, body)
-            else:
-                etag = self._store.put_if_match(key, body, stored.etag)
-        except ObjectMissing as error:  # AWS's answer to If-Match on an object that is gone
-            raise PreconditionFailed(key) from error
-        except ConditionsUnsupported as error:
-            self._conditions.doubt()
-            raise PreconditionFailed(key) from error
+        if stored is None:
+            etag = self._conditions.create(key, body)
+        else:
+            etag = self._conditions.replace(key, body, stored.etag)
         self._remember(head, etag)
         return head
 

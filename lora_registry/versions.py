@@ -126,12 +126,23 @@ class Versions:
     def write(self, version: CharacterVersion) -> CharacterVersion:
         """Write a document whose weights are in the bucket already."""
         key, body = layout.version_key(version.character_id, version.id), version.to_json()
-        put = self._store.put_if_absent if self._conditions.enforced else self._store.put
+
+        def attempt() -> CharacterVersion:
+            try:
+                self._conditions.create(key, body)
+            except PreconditionFailed:
+                return self._written(version)
+            return self._remember(version)
+
+        return self._replay.run(attempt)
+
+    def _written(self, version: CharacterVersion) -> CharacterVersion:
+        """What is there already: ours, behind a lost reply, or that of the same job run twice."""
         try:
-            self._replay.run(lambda: put(key, body))
-        except PreconditionFailed:  # our own reply was lost, or this very job runs twice
             return self.get(version.character_id, version.id)
-        return self._remember(version)
+        except VersionNotFound as error:  # refused for another reason: try again
+            key = layout.version_key(version.character_id, version.id)
+            raise PreconditionFailed(key) from error
 
     def _upload(
         self, weights: Path, document: CharacterVersion, check: Callable[[], None] | None
