@@ -4,6 +4,7 @@ The Host header passes unchanged, so signatures made for the proxy's address hol
 behind it: SigV4 signs the host that the client sees, and the server checks the header it gets.
 """
 
+import contextlib
 import http.client
 import re
 import threading
@@ -215,13 +216,11 @@ class _Handler(BaseHTTPRequestHandler):
         raise _Dropped
 
     def _forward(self, rule: Rule | None) -> None:
-        connection = self.proxy.connect()
-        try:
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
-            connection.request(self.command, self.path, self._body(), headers)
+        body = self._body()
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
+        with contextlib.closing(self.proxy.connect()) as connection:
+            connection.request(self.command, self.path, body, headers)
             self._answer(connection.getresponse(), rule)
-        finally:
-            connection.close()
 
     def _answer(self, response: http.client.HTTPResponse, rule: Rule | None) -> None:
         if rule and rule.fault == "lose_reply":
@@ -259,4 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         self._continue()
-        return self.rfile.read(self._length())
+        body = self.rfile.read(self._length())
+        if len(body) < self._length():  # the client has hung up
+            raise _Dropped
+        return body

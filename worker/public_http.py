@@ -140,8 +140,10 @@ class _Exchange:
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 target = parse_url(url)
-                with contextlib.closing(self._connect(target)) as connection:
-                    response = self._ask(connection, target)
+                with (
+                    contextlib.closing(self._connect(target)) as connection,
+                    contextlib.closing(self._ask(connection, target)) as response,
+                ):
                     if response.status not in _REDIRECTS:
                         return self._receive(response, sink)
                     url = urljoin(target.url, response.headers.get("Location", ""))
@@ -206,6 +208,8 @@ class _Exchange:
             sink.write(chunk)
         if announced.isdecimal() and size != int(announced):
             raise self._unreachable("was cut short by its server")
+        if size == 0:
+            raise self._unreachable("is empty")
         return size
 
     def _chunk(self, response: BaseHTTPResponse) -> bytes:
