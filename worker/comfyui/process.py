@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from worker.cancel import CancelToken
-from worker.child import ChildProcess, ChildStartFailed, LineSplitter
+from worker.child import ChildNotStopped, ChildProcess, ChildStartFailed, LineSplitter
 from worker.comfyui.console import OutputLog
 from worker.comfyui.engine import listens
 from worker.comfyui.http import ComfyUIHTTP
@@ -27,6 +27,10 @@ _LAST_LINES = 12
 _LAST_WORDS_S = 5.0  # its output is read to the end within this
 _STARTS = 3  # tries of `ensure_ready`
 _MAX_BACKOFF_S = 30.0
+
+
+class WrongEngine(EngineUnavailable):
+    """What answers is not the ComfyUI that was started, or not the version that is expected."""
 
 
 class ComfyUIProcess:
@@ -155,12 +159,19 @@ class ComfyUIProcess:
         with self._lock:
             if self._generation != generation:
                 return
-            if self._child is not None:
-                self._child.kill()  # dead or hung: nothing that SIGTERM could have it save
+            self._end()
             pause_s = self._backoff_s()
             log.warning("restarting ComfyUI", extra={"generation": generation, "pause_s": pause_s})
             self._pause(pause_s, cancel)
             self._spawn()
+
+    def _end(self) -> None:
+        """Kill what is dead or hung: there is nothing that SIGTERM could have it save."""
+        try:
+            if self._child is not None:
+                self._child.kill()
+        except ChildNotStopped as error:
+            raise EngineUnavailable(str(error), details=error.details) from error
 
     def _pause(self, seconds: float, cancel: CancelToken | None) -> None:
         end = time.monotonic() + seconds
@@ -211,9 +222,9 @@ class ComfyUIProcess:
             if self._ready_generation == generation and listens(self.url):
                 return True
             self._check(http.system_stats())
-        except EngineUnavailable as error:
-            if error.details.get("final"):
-                raise
+        except WrongEngine:
+            raise
+        except EngineUnavailable:
             child.wait(_POLL_S)
             return False
         self._ready_generation = generation
@@ -224,15 +235,15 @@ class ComfyUIProcess:
     def _check(self, stats: Mapping[str, Any]) -> None:
         system = stats.get("system", {})
         if str(self._model_folders) not in system.get("argv", ()):
-            raise EngineUnavailable(
+            raise WrongEngine(
                 "Another server answers at the port that ComfyUI was given.",
-                details={"final": True, "port": self._port},
+                details={"port": self._port},
             )
         version, expected = system.get("comfyui_version"), self._options.expected_version
         if expected is not None and version != expected:
-            raise EngineUnavailable(
+            raise WrongEngine(
                 f"ComfyUI {version} is installed where {expected} is expected.",
-                details={"final": True, "version": version, "expected": expected},
+                details={"version": version, "expected": expected},
             )
 
     def _failure(self, what: str) -> EngineUnavailable:

@@ -302,6 +302,16 @@ def test_what_is_not_comfyui_is_unavailable() -> None:
             client.place_input(b"x", "x.png")
 
 
+def test_a_proxy_of_the_environment_is_not_asked(
+    job: Any, plain: Callable[[], Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert job.run(plain()).files
+
+
 def test_a_failed_node_says_which_and_why(
     job: Any, plain: Callable[[], Graph], faults: Any
 ) -> None:
