@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,15 @@ from lora_registry.store import StoreError
 from worker.comfyui.client import OutputFile
 from worker.content_type import content_type_for
 from worker.errors import ExecutionFailed
-from worker.pictures import Inspected
+from worker.pictures import Finished
 from worker.results import OutputResult
 from worker.rooms import JobContext, Rooms
 from workflows.template import Output
 
 _READ_BYTES = 1024 * 1024
 
-Prepare = Callable[[Path, Output], Inspected]
-"""Looks into one produced file and may re-encode it; blocking, runs in the pool."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Upload:
-    key: str
-    future: "Future[OutputResult]"
+Prepare = Callable[[Path, Output], Sequence[Finished]]
+"""Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
 
 
 class Delivery:
@@ -34,7 +27,7 @@ class Delivery:
 
     Args:
         folder: key below which the objects go, without a trailing slash.
-        prepare: reads kind, size and the like from a file, and gives the file to upload.
+        prepare: checks and measures a produced file, and says what to upload.
     """
 
     def __init__(self, rooms: Rooms, context: JobContext, *, folder: str, prepare: Prepare) -> None:
@@ -42,7 +35,7 @@ class Delivery:
         self._context = context
         self._folder = folder
         self._prepare = prepare
-        self._uploads: list[_Upload] = []
+        self._uploads: list[Future[list[OutputResult]]] = []
         self._delivered_nodes: set[str] = set()
 
     def take(self, output: Output, files: Sequence[OutputFile]) -> None:
@@ -51,11 +44,11 @@ class Delivery:
             self._delivered_nodes.add(output.node)
             number = len(self._uploads)
             future = self._rooms.pool.submit(self._deliver, output, file, number)
-            self._uploads.append(_Upload(f"{self._folder}/{number}", future))
+            self._uploads.append(future)
 
     def results(self) -> list[OutputResult]:
         """Wait for every upload, in the order reported. Raises the first failure."""
-        return [upload.future.result() for upload in self._uploads]
+        return [result for upload in self._uploads for result in upload.result()]
 
     def check_complete(self, outputs: Sequence[Output]) -> None:
         """All declared outputs, or none. Raises `ExecutionFailed` naming the silent nodes."""
@@ -68,31 +61,33 @@ class Delivery:
 
     def discard(self) -> None:
         """Wait for what is under way and remove what arrived: a failed job leaves no object."""
-        wait([upload.future for upload in self._uploads])
+        wait(self._uploads)
         for upload in self._uploads:
-            if upload.future.exception() is None:
-                with contextlib.suppress(StoreError):  # best effort: the job's own error matters
-                    self._rooms.store.delete(upload.future.result().key)
+            if upload.exception() is None:
+                for result in upload.result():
+                    with contextlib.suppress(StoreError):  # the job's own error matters more
+                        self._rooms.store.delete(result.key)
 
-    def _deliver(self, output: Output, file: OutputFile, number: int) -> OutputResult:
+    def _deliver(self, output: Output, file: OutputFile, number: int) -> list[OutputResult]:
         self._context.cancel.check()
         with self._rooms.comfyui.opened(file) as path:
-            inspected = self._prepare(path, output)
+            finished = self._prepare(path, output)
             try:
-                return self._upload(output, inspected, number)
+                return [self._upload(output, one, number) for one in finished]
             finally:
-                if inspected.path != path:
-                    inspected.path.unlink(missing_ok=True)
+                for one in finished:
+                    if one.path != path:
+                        one.path.unlink(missing_ok=True)
 
-    def _upload(self, output: Output, inspected: Inspected, number: int) -> OutputResult:
-        key = f"{self._folder}/{number}{inspected.path.suffix}"
+    def _upload(self, output: Output, finished: Finished, number: int) -> OutputResult:
+        name = str(number) if finished.kind is None else f"{number}-{finished.kind}"
         return upload_file(
             self._rooms,
             self._context,
-            inspected.path,
-            key,
-            kind=output.kind,
-            **inspected.facts,
+            finished.path,
+            f"{self._folder}/{name}{finished.path.suffix}",
+            kind=finished.kind or output.kind,
+            **finished.facts,
         )
 
 

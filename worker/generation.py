@@ -5,7 +5,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from worker import casting, execution
@@ -35,7 +35,7 @@ class Plan:
     prepare: Prepare
     prompt: str | None = None
     output_format: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    lower: tuple[str, ...] = ()
 
 
 def generate(plan: Plan, rooms: Rooms, context: JobContext) -> dict[str, Any]:
@@ -103,14 +103,20 @@ def _run(
         )
         return Attempt(bind(plan.workflow, values), run_id)
 
-    return execution.execute(
-        attempt,
-        rooms,
-        context,
-        folder=settled.folder,
-        prepare=plan.prepare,
-        timeout_s=plan.job.timeout_s or rooms.settings.job_timeout_s,
-    )
+    try:
+        return execution.execute(
+            attempt,
+            rooms,
+            context,
+            folder=settled.folder,
+            prepare=plan.prepare,
+            timeout_s=plan.job.timeout_s or rooms.settings.job_timeout_s,
+        )
+    except OutOfMemory as error:
+        raise OutOfMemory(
+            f"The GPU's memory does not suffice; lower {', '.join(plan.lower)}.",
+            details=error.details,
+        ) from error
 
 
 def _result(
@@ -146,7 +152,7 @@ def _write_manifest(settled: _Settled, result: GenerationResult, rooms: Rooms) -
     document = {
         "manifest_version": MANIFEST_VERSION,
         **result.to_json(),
-        "input": described_input(plan.job) | dict(plan.facts),
+        "input": described_input(plan.job),
         "values": {name: value for name, value in settled.values.items() if value is not None},
         "loras": [
             {

@@ -15,14 +15,18 @@ _PNG_END: Final = b"IEND\xaeB`\x82"  # a PNG's last chunk: type and CRC
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
-    """A file ready to be uploaded and what is known of it (`width`, `height`, …)."""
+class Finished:
+    """A file ready to be uploaded and what is known of it (`width`, `height`, …).
+
+    `kind` is set where it is another than the output's own, such as a clip's poster.
+    """
 
     path: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    kind: Literal["poster"] | None = None
 
 
-def finish_picture(path: Path, image_format: ImageFormat, quality: int | None) -> Inspected:
+def finish_picture(path: Path, image_format: ImageFormat, quality: int | None) -> Finished:
     """Check a picture and bring it into the format asked for.
 
     A PNG asked for as PNG goes out as ComfyUI wrote it, with its metadata chunks; anything else is
@@ -36,10 +40,10 @@ def finish_picture(path: Path, image_format: ImageFormat, quality: int | None) -
             size = {"width": image.width, "height": image.height}
             if image.format == "PNG" and image_format == "png":
                 _check_whole(path)
-                return Inspected(path, size)
+                return Finished(path, size)
             target = path.with_name(f"{path.stem}.finished{SUFFIXES[image_format]}")
             _encode(image, target, image_format, quality or DEFAULT_QUALITY)
-            return Inspected(target, size)
+            return Finished(target, size)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ExecutionFailed(
             "ComfyUI wrote a picture that does not open; try the job again.",

@@ -16,7 +16,7 @@ from lora_registry.cache import LoraCache
 from lora_registry.errors import RegistryError
 from lora_registry.registry import Registry
 from lora_registry.store import StoreError
-from worker import assembly, characters, health, image
+from worker import assembly, characters, health, image, video
 from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
@@ -171,7 +171,9 @@ class Worker:
                 return characters.run(job, self.rooms, context)
             case HealthJob():
                 return health.run(job, self.rooms, context)
-            case VideoJob() | TrainJob():
+            case VideoJob():
+                return video.run(job, self.rooms, context)
+            case TrainJob():
                 raise InvalidInput(f"task: {job.task} is not built yet.", field="task")
             case _:
                 assert_never(job)

@@ -1,6 +1,7 @@
 """Binding: a workflow and a job's values become one graph. Pure: no disk, no argument changed."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,6 +58,7 @@ def bind(workflow: Workflow, values: Values) -> Bound:
     for role, value in values.roles.items():
         if value is not None:
             _set(graph, _role_slots(workflow, role, value), value)
+    _check_budgets(workflow, values.roles)
     for name, value in _params(workflow, values.params).items():
         _set(graph, workflow.params[name].bind, value)
     if values.sparing:
@@ -79,6 +81,18 @@ def _role_slots(workflow: Workflow, role: str, value: Value) -> Sequence[Slot]:
     if problem:
         raise InvalidParam(role, f"{problem} for workflow {workflow.name!r}")
     return workflow.roles[role]
+
+
+def _check_budgets(workflow: Workflow, given: Mapping[str, Value | None]) -> None:
+    for budget in workflow.budgets:
+        chosen = [float(given.get(role) or workflow.default(role)) for role in budget.roles]
+        if math.prod(chosen) > budget.maximum:
+            product = " x ".join(budget.roles)
+            raise InvalidParam(
+                budget.roles[-1],
+                f"{product} ({' x '.join(f'{number:g}' for number in chosen)}) must be at most {budget.maximum:,.0f} "
+                f"for workflow {workflow.name!r}",
+            )
 
 
 def _params(workflow: Workflow, given: Mapping[str, Value]) -> dict[str, Value]:

@@ -28,6 +28,16 @@ class Library(Mapping[str, Workflow]):
         except KeyError:
             raise WorkflowNotFound(name, tuple(self._workflows)) from None
 
+    def variant(self, name: str, brought: str | None) -> Workflow:
+        """The workflow of that name, or the one that takes its place for what a job brings.
+
+        Raises:
+            WorkflowNotFound: there is none of that name.
+        """
+        workflow = self[name]
+        other = workflow.variants.get(brought) if brought else None
+        return self[other] if other else workflow
+
     def __contains__(self, name: object) -> bool:
         return name in self._workflows
 

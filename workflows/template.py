@@ -101,6 +101,13 @@ class Limits(_Part):
         return None
 
 
+class Budget(_Part):
+    """A bound on a product of numbers, e.g. width x height x frames."""
+
+    roles: Annotated[tuple[str, ...], Field(min_length=2)]
+    maximum: float
+
+
 class Param(Limits):
     """A parameter that only this workflow has; jobs set it in `params`."""
 
@@ -149,6 +156,7 @@ class Workflow(_Part):
     models: tuple[str, ...] = ()
     roles: Mapping[str, Slots]
     limits: Mapping[str, Limits] = {}
+    budgets: tuple[Budget, ...] = ()
     loras: LoraSockets | None = None
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     params: Mapping[str, Param] = {}
@@ -160,19 +168,25 @@ class Workflow(_Part):
     )
 
     @model_validator(mode="after")
-    def _everything_named_exists(self) -> Self:
+    def _slots_exist(self) -> Self:
         for slot in self._slots_named():
             node = self.graph.get(slot.node)
             if node is None:
                 raise ValueError(f"node {slot.node!r} is not in graph.json")
             if slot.input not in node["inputs"]:
                 raise ValueError(f"node {slot.node!r} has no input {slot.input!r}")
-        for node_id in self.out_of_memory:
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_and_roles_exist(self) -> Self:
+        sockets = (self.loras.model, self.loras.clip) if self.loras else ()
+        named = [*self.out_of_memory, *(socket.node for socket in sockets if socket)]
+        for node_id in named:
             if node_id not in self.graph:
                 raise ValueError(f"node {node_id!r} is not in graph.json")
-        for socket in (self.loras.model, self.loras.clip) if self.loras else ():
-            if socket is not None and socket.node not in self.graph:
-                raise ValueError(f"node {socket.node!r} is not in graph.json")
+        for role in (role for budget in self.budgets for role in budget.roles):
+            if role not in self.roles:
+                raise ValueError(f"budget names {role!r}, which is no role")
         return self
 
     def _slots_named(self) -> list[Slot]:
@@ -180,6 +194,11 @@ class Workflow(_Part):
         named += [slot for param in self.params.values() for slot in param.bind]
         named += [Slot(output.node, output.prefix) for output in self.outputs]
         return named
+
+    def default(self, role: str) -> Any:
+        """What the graph says where a job says nothing; None for a role that is not bound."""
+        slots = self.roles.get(role)
+        return self.graph[slots[0].node]["inputs"][slots[0].input] if slots else None
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -1,0 +1,50 @@
+"""Pictures that a job brings: fetched, checked, shaped, and put where ComfyUI reads inputs."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from PIL import Image
+
+from worker import media
+from worker.contract import Source
+from worker.rooms import JobContext, Rooms
+
+Shape = Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An input picture in ComfyUI's input folder, under `name`; sides in pixels."""
+
+    name: str
+    width: int
+    height: int
+
+
+@contextlib.contextmanager
+def placed(
+    source: Source, field: str, rooms: Rooms, context: JobContext, shape: Shape | None = None
+) -> Iterator[Placed]:
+    """Have a picture in ComfyUI's input folder while inside.
+
+    Args:
+        source: where it comes from.
+        field: the job's field, for errors.
+        rooms: the worker's.
+        context: the job's.
+        shape: brings the decoded picture to another size.
+
+    Raises:
+        SourceForbidden, SourceUnreachable, ImageRejected, InvalidInput: with `field`.
+    """
+    with context.timings.phase("media"):
+        body = rooms.sources.read(source, field=field, check=context.cancel.check)
+        image = media.decode(body, field=field, max_pixels=rooms.settings.image_max_pixels)
+        shaped = shape(image) if shape else image
+        encoded = media.encode(shaped, "png")
+        name = rooms.comfyui.place_input(encoded, f"{context.folder.name}-{field}.png")
+    try:
+        yield Placed(name, shaped.width, shaped.height)
+    finally:
+        rooms.comfyui.remove_input(name)
