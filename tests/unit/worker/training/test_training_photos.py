@@ -114,7 +114,7 @@ def test_scaling_never_takes_more_than_there_is_to_take(
     assert new_height <= height
     if (new_width, new_height) != (width, height):
         assert new_width * new_height >= resolution**2
-        assert new_width * new_height <= (resolution * 1.25) ** 2 + new_width + new_height + 1
+        assert new_width * new_height <= (resolution * 1.15) ** 2 + new_width + new_height + 1
 
 
 @pytest.mark.parametrize("size", [(6000, 4000), (4000, 6000)])
