@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from workflows.checking import check, class_types, combo_choices
-from workflows.library import load_library
+from workflows.binding import LoraUse, Values, bind
+from workflows.library import load, load_library
 from workflows.template import Workflow
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,3 +79,22 @@ def test_both_forms_of_a_combo_are_read() -> None:
     assert combo_choices([["a", "b"], {}]) == ["a", "b"]
     assert combo_choices(["COMBO", {"options": ["a"]}]) == ["a"]
     assert combo_choices(["INT", {"min": 0}]) is None
+
+
+def test_a_video_model_of_another_family_plugs_in_without_code() -> None:
+    """The documented drop-in, against the node specs of ComfyUI 0.33.0 (`/object_info`)."""
+    specs = json.loads((Path(__file__).parent / "wan22_node_specs.json").read_text())
+    workflow = load(ROOT / "docs" / "drop-ins" / "wan22_ti2v")
+    assert class_types(workflow) == set(specs)
+    assert check(workflow, specs) == ()
+    values = Values(
+        prefix="run/video",
+        roles={"image": "start.png", "prompt": "she turns", "frames": 49, "fps": 24.0},
+        params={"shift": 5.0},
+        loras=(LoraUse("mira.safetensors", 0.8),),
+        output_format="mp4",
+    )
+    graph = bind(workflow, values).graph
+    assert graph["4"]["inputs"]["model"] == ["lora_1", 0]
+    assert graph["lora_1"]["class_type"] == "LoraLoaderModelOnly"
+    assert graph["8"]["inputs"]["length"] == 49
