@@ -23,6 +23,9 @@ from botocore.exceptions import (
     IncompleteReadError,
     ResponseStreamingError,
 )
+from botocore.exceptions import (
+    ConnectionError as ConnectionFailed,
+)
 from urllib3.exceptions import HTTPError
 
 from lora_registry.store import (
@@ -42,7 +45,12 @@ T = TypeVar("T")
 FAILURES: Final = (ClientError, BotoCoreError, HTTPError, ConnectionError, TimeoutError)
 """What a request, or a body that is being read, can fail with. A full disk is none of them."""
 
-_BROKEN_OFF: Final = (HTTPClientError, IncompleteReadError, ResponseStreamingError)
+_BROKEN_OFF: Final = (
+    ConnectionFailed,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
 _FIRST_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 3.0
 _MISSING: Final = {"NoSuchKey", "NoSuchVersion", "NotFound", "404"}
