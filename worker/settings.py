@@ -99,6 +99,12 @@ class Settings(BaseModel):
         min_length=1,
         description="Tasks this worker serves; with `train` it takes one job at a time.",
     )
+    jobs_in_flight: int = Field(
+        2,
+        ge=1,
+        le=32,
+        description="Jobs taken at a time without `train`: 2, or more where jobs take under 1.1 s.",
+    )
     job_timeout_s: float = Field(
         600,
         ge=1,
@@ -185,8 +191,12 @@ class Settings(BaseModel):
 
     @property
     def concurrency(self) -> int:
-        """Jobs taken at a time: two, so that ComfyUI's queue never runs dry; one if it trains."""
-        return 1 if "train" in self.worker_tasks else 2
+        """Jobs taken at a time: enough that ComfyUI's queue never runs dry; one if it trains.
+
+        runpod 1.12.0 sleeps 1 s after each taking (`JobScaler.get_jobs`), so a worker starts at
+        most so many jobs a second; and what one worker has taken, no other can have.
+        """
+        return 1 if "train" in self.worker_tasks else self.jobs_in_flight
 
     @property
     def loras_folder(self) -> Path:

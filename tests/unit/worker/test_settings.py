@@ -75,7 +75,10 @@ def test_secrets_are_never_shown() -> None:
 
 def test_two_jobs_at_a_time_unless_it_trains() -> None:
     assert Settings.from_environment(GIVEN).concurrency == 1
-    assert Settings.from_environment(GIVEN | {"WORKER_TASKS": "image, video"}).concurrency == 2
+    generating = GIVEN | {"WORKER_TASKS": "image, video"}
+    assert Settings.from_environment(generating).concurrency == 2
+    assert Settings.from_environment(generating | {"JOBS_IN_FLIGHT": "8"}).concurrency == 8
+    assert Settings.from_environment(GIVEN | {"JOBS_IN_FLIGHT": "8"}).concurrency == 1
 
 
 def test_url_lifetime_is_clamped_to_what_sigv4_allows() -> None:
