@@ -128,6 +128,7 @@ class Execution:
         return self._history(success=success)
 
     def _history(self, *, success: bool) -> Data:
+        self._engine.events.running(None, None)
         meta = {
             node_id: {
                 "node_id": node_id,
@@ -154,6 +155,7 @@ class Execution:
         try:
             self._progress.start(node_id)
             values.update(self._values(node_id))
+            self._engine.events.running(self._prompt.client_id, node_id)
             self._send("executing", {"node": node_id, "display_node": node_id})
             self._keep(node_id, self._call(node_id, values))
         except Interrupted:

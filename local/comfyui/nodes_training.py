@@ -4,12 +4,13 @@ What is trained here is noise from the seed; the file has the tensors that Comfy
 for the attention layers of SDXL (`diffusion_model.*`, alpha 1), in the rank that was asked for.
 """
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -76,8 +77,7 @@ def save_lora(run: Run, inputs: Inputs) -> Output:
     steps = inputs.get("steps")
     middle = f"_{steps}_steps" if steps is not None else ""
     target = path.folder / f"{path.name}{middle}_{path.counter:05}_.safetensors"
-    tensors = {name: _described(tensor) for name, tensor in _tensors(inputs["lora"])}
-    safetensors.serialize_file(tensors, target)
+    write(target, inputs["lora"])
     spoil(run.faults, target)
     return Output()
 
@@ -114,14 +114,41 @@ def _caption(file: Path) -> str:
     return text.read_text(encoding="utf-8").strip() if text.exists() else ""
 
 
-def _tensors(lora: TrainedLora) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def write(target: Path, lora: TrainedLora) -> None:
+    """Write a LoRA as bfloat16 safetensors, one tensor at a time: big ones need little memory."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in _tensors(lora.rank):
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    head = json.dumps(header).encode()
     chance = np.random.default_rng(lora.seed)
+    with target.open("wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name, shape in _tensors(lora.rank):
+            file.write(_bfloat16(_values(chance, name, shape)))
+
+
+def _values(
+    chance: np.random.Generator, name: str, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    if not shape:
+        return np.array(1.0, np.float32)
+    scale = 0.01 if "lora_up" in name else 1 / shape[0]
+    return chance.standard_normal(shape, np.float32) * np.float32(scale)
+
+
+def _bfloat16(values: NDArray[np.float32]) -> bytes:
+    """The upper halves of the floats; numpy has no such type."""
+    return (np.ascontiguousarray(values).view(np.uint32) >> 16).astype("<u2").tobytes()
+
+
+def _tensors(rank: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor."""
     for name, width_in, width_out in _layers():
-        down = chance.standard_normal((lora.rank, width_in), np.float32) / lora.rank
-        up = chance.standard_normal((width_out, lora.rank), np.float32) * 0.01
-        yield f"diffusion_model.{name}.lora_up.weight", up
-        yield f"diffusion_model.{name}.lora_down.weight", down
-        yield f"diffusion_model.{name}.alpha", np.array(1.0, np.float32)
+        yield f"diffusion_model.{name}.lora_up.weight", (width_out, rank)
+        yield f"diffusion_model.{name}.lora_down.weight", (rank, width_in)
+        yield f"diffusion_model.{name}.alpha", ()
 
 
 def _layers() -> Iterator[tuple[str, int, int]]:
@@ -138,13 +165,6 @@ def _layers() -> Iterator[tuple[str, int, int]]:
                 yield f"{name}.{attention}.to_out.0", width, width
             yield f"{name}.ff.net.0.proj", width, 8 * width
             yield f"{name}.ff.net.2", 4 * width, width
-
-
-def _described(tensor: NDArray[np.float32]) -> dict[str, Any]:
-    """A tensor as bfloat16, which numpy does not have: the upper halves of its floats."""
-    halves = np.ascontiguousarray(tensor).view(np.uint32) >> 16
-    data = halves.astype("<u2").tobytes()
-    return {"dtype": "bfloat16", "shape": list(tensor.shape), "data": data}
 
 
 NODES: Final[Mapping[str, NodeFunction]] = {

@@ -19,7 +19,7 @@ Routes = dict[tuple[str, str], Handler]
 MAX_BODY_BYTES: Final = 100 * 2**20
 """ComfyUI's default for `--max-upload-size`."""
 
-_FEATURES: Final = {
+_FEATURES: Final[dict[str, Any]] = {
     "supports_preview_metadata": True,
     "supports_model_type_tags": True,
     "max_upload_size": MAX_BODY_BYTES,
@@ -60,7 +60,8 @@ class ServerRoutes:
         return web.Response(text=_PAGE, content_type="text/html")
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        return await self._engine.events.serve(request, {"status": self._prompts.status()})
+        greeting = {"status": self._prompts.status()}
+        return await self._engine.events.serve(request, greeting, _FEATURES)
 
     async def _system_stats(self, _request: web.Request) -> web.Response:
         system = {

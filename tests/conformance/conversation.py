@@ -1,0 +1,161 @@
+"""Talking to a server as a client does, and making two conversations comparable.
+
+What may differ between two runs is replaced by a word: ids, times, counters in file names, the text
+of tracebacks, and the order of what ComfyUI keeps in sets.
+"""
+
+import copy
+import json
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+import websocket
+
+from tests.conformance.servers import CHECKPOINTS, Server
+
+TRANSCRIPTS = Path(__file__).with_name("transcripts")
+_TIMEOUT_S = 300.0
+
+Graph = dict[str, dict[str, Any]]
+Message = dict[str, Any]
+
+
+@dataclass
+class Conversation:
+    """A prompt, what was said of it until it was over, and its place in history."""
+
+    status: int
+    response: Any
+    messages: list[Message] = field(default_factory=list)
+    history: Any = None
+
+    def of(self, kind: str) -> list[Message]:
+        """The data of all messages of a type."""
+        return [message["data"] for message in self.messages if message["type"] == kind]
+
+    def types(self, *but: str) -> list[str]:
+        """The types of all messages, in order, but those named."""
+        return [message["type"] for message in self.messages if message["type"] not in but]
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What history keeps of the outputs."""
+        outputs: dict[str, Any] = self.history["outputs"]
+        return outputs
+
+
+def converse(
+    server: Server,
+    graph: Graph,
+    *,
+    act: Callable[[Message], None] | None = None,
+    client_id: str | None = None,
+    **body: Any,
+) -> Conversation:
+    """Queue a graph and listen until it is over.
+
+    Args:
+        server: where.
+        graph: what.
+        act: called with each message as it comes.
+        client_id: of the socket; a new one when not given.
+        body: more of the request, such as `prompt_id`.
+    """
+    client_id = client_id or uuid.uuid4().hex
+    url = f"ws://{server.address}/ws?clientId={client_id}"
+    socket = websocket.create_connection(url, timeout=_TIMEOUT_S)
+    try:
+        messages = [json.loads(socket.recv())]
+        answer = server.post("/prompt", {"prompt": graph, "client_id": client_id, **body})
+        talk = Conversation(answer.status_code, _body(answer), messages)
+        if answer.ok:
+            _listen(socket, messages, act)
+            prompt_id = talk.response["prompt_id"]
+            talk.history = server.get(f"/history/{prompt_id}").json().get(prompt_id)
+        return talk
+    finally:
+        socket.close()
+
+
+def transcript(name: str) -> list[dict[str, Any]]:
+    """What was recorded, one entry per exchange."""
+    lines = (TRANSCRIPTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def recorded(name: str) -> tuple[Graph, Conversation]:
+    """The graph of a transcript, and the conversation about it."""
+    entries = transcript(name)
+    request = entries[0]["request"]
+    talk = Conversation(entries[0]["status"], entries[0]["response"])
+    talk.messages = [entry["ws"] for entry in entries if "ws" in entry]
+    for entry in entries:
+        if entry.get("http", "").startswith("GET /history"):
+            talk.history = entry["response"][1][talk.response["prompt_id"]]
+    return copy.deepcopy(request["prompt"]), talk
+
+
+def plain(value: Any, server: Server | None = None) -> Any:
+    """A value with all that may differ between two runs replaced."""
+    models = _model_names(server) if server is not None else list(CHECKPOINTS)
+    return _plain(value, models)
+
+
+def _plain(value: Any, models: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain_field(key, item, models) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return "<checkpoints>" if value and value == models else [_plain(v, models) for v in value]
+    if not isinstance(value, str):
+        return value
+    value = value.replace(str(models), "<checkpoints>")
+    value = re.sub(r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$|^[0-9a-f]{32}$", "<id>", value)
+    return re.sub(r"_\d{5}_", "_<n>_", value)
+
+
+def _plain_field(key: str, value: Any, models: list[str]) -> Any:
+    if key in ("timestamp", "create_time", "number"):
+        return f"<{key}>"
+    if key == "traceback":
+        return ["<traceback>"] if value else []
+    if key == "prompt" and isinstance(value, list):  # an entry of history: number, id, graph, …
+        value = ["<number>", *value[1:]]
+    if key in ("executed", "current_outputs", "dependent_outputs"):
+        return sorted(value)
+    if key == "errors":
+        return sorted(_plain(value, models), key=lambda error: json.dumps(error, sort_keys=True))
+    if key == "details" and isinstance(value, str):
+        return sorted(_plain(line, models) for line in value.split("\n"))
+    return _plain(value, models)
+
+
+def _model_names(server: Server) -> list[str]:
+    names: list[str] = server.get("/models/checkpoints").json()
+    return names
+
+
+def _listen(
+    socket: websocket.WebSocket, messages: list[Message], act: Callable[[Message], None] | None
+) -> None:
+    while True:
+        frame = socket.recv()
+        if isinstance(frame, bytes):  # a preview
+            continue
+        message = json.loads(frame)
+        messages.append(message)
+        if act is not None:
+            act(message)
+        if message["type"] == "executing" and message["data"].get("node") is None:
+            return
+
+
+def _body(answer: requests.Response) -> Any:
+    try:
+        return answer.json()
+    except requests.JSONDecodeError:
+        return answer.text
