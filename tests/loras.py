@@ -1,0 +1,27 @@
+"""LoRA files and versions for tests."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from lora_registry.inspection import inspect
+from lora_registry.versions import NewVersion
+
+
+def write_lora(path: Path, *, seed: int = 0, rank: int = 2, context: int = 2048) -> Path:
+    """A LoRA of one cross-attention module, in kohya's layout; no two seeds alike."""
+    random = np.random.default_rng(seed)
+    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    tensors = {
+        f"{name}.lora_down.weight": random.random((rank, context), np.float32).astype(np.float16),
+        f"{name}.lora_up.weight": random.random((640, rank), np.float32).astype(np.float16),
+        f"{name}.alpha": np.array(1.0, np.float16),
+    }
+    save_file(tensors, path)
+    return path
+
+
+def new_version(path: Path, character_id: str = "mira", job_id: str = "job-1") -> NewVersion:
+    """What a job would register of a file."""
+    return NewVersion(character_id, job_id, path, inspect(path), trigger="ohwx")
