@@ -2,15 +2,12 @@
 
 import contextlib
 import time
-from typing import Final
 
 import websocket
 
 from worker.comfyui.events import Event, parse_message
 
 _CONNECT_TIMEOUT_S = 5.0
-# The library reads the environment's proxy unless it is told of one, and then for which hosts not.
-_NO_PROXY: Final = {"http_proxy_host": "none", "http_no_proxy": ["*"]}
 
 
 class StreamLost(Exception):
@@ -45,7 +42,12 @@ class EventStream:
         self.close()
         try:
             self._socket = websocket.create_connection(
-                self._url, timeout=_CONNECT_TIMEOUT_S, **_NO_PROXY
+                self._url,
+                timeout=_CONNECT_TIMEOUT_S,
+                # The library takes the environment's proxy unless it is told of another one, and
+                # that it is for no host.
+                http_proxy_host="none",
+                http_no_proxy=["*"],
             )
         except (OSError, websocket.WebSocketException) as error:
             raise StreamLost from error
