@@ -23,7 +23,7 @@ class Result:
 
 @dataclass
 class ResultCache:
-    """Results by signature; the longest unused go first when their pictures need too much memory."""
+    """Results by signature; the longest unused go first when pictures need too much memory."""
 
     budget_bytes: int = _BUDGET_BYTES
     _results: OrderedDict[str, tuple[Result, int]] = field(default_factory=OrderedDict)

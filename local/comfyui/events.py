@@ -1,4 +1,4 @@
-"""Messages to websocket clients: one ordered stream, sent to the client that asked for the prompt."""
+"""Messages to websocket clients: one ordered stream, each to the client that it concerns."""
 
 import asyncio
 import json

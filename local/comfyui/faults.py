@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-
 Latency = Literal[
     "start_delay_s",  # before it listens
     "load_latency_s",  # each checkpoint

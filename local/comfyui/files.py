@@ -12,7 +12,7 @@ from local.comfyui.server import Routes
 
 
 class FileRoutes:
-    """`/view` and `/upload/image`; names that lead out of their folder are refused as by ComfyUI."""
+    """`/view` and `/upload/image`; names that lead out of their folder are refused."""
 
     def __init__(self, folders: Folders) -> None:
         self._folders = folders

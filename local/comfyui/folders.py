@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 FolderType = Literal["input", "output", "temp"]
 

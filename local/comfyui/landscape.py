@@ -1,4 +1,4 @@
-"""A small landscape from a few random numbers: sky, sun, ridges in haze. Soft, cheap, repeatable."""
+"""A landscape from a few random numbers: sky, sun, ridges in haze. Soft, cheap, repeatable."""
 
 import colorsys
 

@@ -22,13 +22,6 @@ class Interrupted(Exception):
     """The prompt was told to stop."""
 
 
-class OutOfMemoryError(RuntimeError):
-    """What torch raises for want of GPU memory; ComfyUI reports it by this name."""
-
-
-OutOfMemoryError.__module__ = "torch"
-
-
 @dataclass(frozen=True)
 class Output:
     """One value per output socket, and what is reported to the client and to history."""

@@ -129,9 +129,7 @@ def write(target: Path, lora: TrainedLora) -> None:
             file.write(_bfloat16(_values(chance, name, shape)))
 
 
-def _values(
-    chance: np.random.Generator, name: str, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
+def _values(chance: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if not shape:
         return np.array(1.0, np.float32)
     scale = 0.01 if "lora_up" in name else 1 / shape[0]

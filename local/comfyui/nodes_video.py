@@ -124,6 +124,7 @@ def _encode(
     options: dict[str, str],
 ) -> None:
     stream = target.add_stream(_ENCODERS[codec], rate=rate, options=_quick(codec, options))
+    assert isinstance(stream, av.VideoStream)  # noqa: S101 - tells the type checker what it is
     stream.width, stream.height = frames[0].size
     stream.pix_fmt = "yuv420p10le" if codec == "av1" else "yuv420p"
     for image in frames:

@@ -11,27 +11,26 @@ FAULTS_VARIABLE: Final = "COMFYUI_STAND_IN_FAULTS"
 """Names a faults file (see `faults.py`) where the command line is not ours to choose."""
 
 # Options of ComfyUI 0.33 that change nothing here: there is no GPU, browser or custom node.
-_IGNORED_FLAGS: Final = (
-    "--auto-launch --disable-auto-launch --cuda-malloc --disable-cuda-malloc --force-fp32"
-    " --force-fp16 --fp32-unet --fp64-unet --bf16-unet --fp16-unet --fp8_e4m3fn-unet"
-    " --fp8_e5m2-unet --fp16-vae --fp32-vae --bf16-vae --cpu-vae --fp8_e4m3fn-text-enc"
-    " --fp8_e5m2-text-enc --fp16-text-enc --fp32-text-enc --bf16-text-enc --fp16-intermediates"
-    " --force-channels-last --supports-fp8-compute --cache-classic --cache-none --high-ram"
-    " --use-split-cross-attention --use-quad-cross-attention --use-pytorch-cross-attention"
-    " --use-sage-attention --use-flash-attention --disable-xformers --force-upcast-attention"
-    " --dont-upcast-attention --gpu-only --highvram --lowvram --novram --cpu"
-    " --disable-async-offload --disable-dynamic-vram --enable-dynamic-vram --disable-cuda-graphs"
-    " --force-non-blocking --disable-smart-memory --deterministic --disable-pinned-memory"
-    " --mmap-torch-files --disable-mmap --dont-print-server --disable-all-custom-nodes"
-    " --disable-api-nodes --multi-user --log-stdout --enable-compress-response-body"
-    " --enable-assets --enable-asset-hashing"
-).split()
-_IGNORED_VALUES: Final = (
-    "--cuda-device --default-device --preview-method --preview-size --cache-lru --reserve-vram"
-    " --vram-headroom --default-hashing-function --front-end-version --front-end-root"
-    " --user-directory --comfy-api-base --database-url --feature-flag --max-upload-size"
-).split()
-_IGNORED_LISTS: Final = "--cache-ram --fast --whitelist-custom-nodes --verbose".split()
+_IGNORED_FLAGS: Final = """
+    --auto-launch --disable-auto-launch --cuda-malloc --disable-cuda-malloc --force-fp32
+    --force-fp16 --fp32-unet --fp64-unet --bf16-unet --fp16-unet --fp8_e4m3fn-unet --fp8_e5m2-unet
+    --fp16-vae --fp32-vae --bf16-vae --cpu-vae --fp8_e4m3fn-text-enc --fp8_e5m2-text-enc
+    --fp16-text-enc --fp32-text-enc --bf16-text-enc --fp16-intermediates --force-channels-last
+    --supports-fp8-compute --cache-classic --cache-none --high-ram --use-split-cross-attention
+    --use-quad-cross-attention --use-pytorch-cross-attention --use-sage-attention
+    --use-flash-attention --disable-xformers --force-upcast-attention --dont-upcast-attention
+    --gpu-only --highvram --lowvram --novram --cpu --disable-async-offload --disable-dynamic-vram
+    --enable-dynamic-vram --disable-cuda-graphs --force-non-blocking --disable-smart-memory
+    --deterministic --disable-pinned-memory --mmap-torch-files --disable-mmap --dont-print-server
+    --disable-all-custom-nodes --disable-api-nodes --multi-user --log-stdout
+    --enable-compress-response-body --enable-assets --enable-asset-hashing
+"""
+_IGNORED_VALUES: Final = """
+    --cuda-device --default-device --preview-method --preview-size --cache-lru --reserve-vram
+    --vram-headroom --default-hashing-function --front-end-version --front-end-root
+    --user-directory --comfy-api-base --database-url --feature-flag --max-upload-size
+"""
+_IGNORED_LISTS: Final = "--cache-ram --fast --whitelist-custom-nodes --verbose"
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_ignored(parser: argparse.ArgumentParser) -> None:
-    for name in _IGNORED_FLAGS:
+    for name in _IGNORED_FLAGS.split():
         parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
-    for name in _IGNORED_VALUES:
+    for name in _IGNORED_VALUES.split():
         parser.add_argument(name, action="append", help=argparse.SUPPRESS)
-    for name in _IGNORED_LISTS:
+    for name in _IGNORED_LISTS.split():
         parser.add_argument(name, nargs="*", help=argparse.SUPPRESS)

@@ -21,7 +21,7 @@ _PROMPT_LINES: Final = 5
 
 
 class Painter:
-    """Paints what a latent stands for; with `picture_bytes` always the benchmark's cheap picture."""
+    """Paints what a latent stands for; with `picture_bytes`, the benchmark's one cheap picture."""
 
     def __init__(self, picture_bytes: int | None = None) -> None:
         self._picture_bytes = picture_bytes

@@ -83,7 +83,8 @@ class PromptRoutes:
     def _next_number(self, body: dict[str, Any]) -> float:
         if "number" in body:
             return float(body["number"])
-        number = -self._number if "front" in body and body["front"] else self._number
+        first = "front" in body and body["front"]  # noqa: RUF019 - a body may be any JSON
+        number = -self._number if first else self._number
         self._number += 1
         return number
 

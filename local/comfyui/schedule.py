@@ -1,4 +1,4 @@
-"""The order in which a graph's nodes run: what an output needs, the soonest visible result first."""
+"""The order in which a graph's nodes run: what an output needs, visible results first."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ class Schedule:
     ) -> None:
         self._graph = graph
         self._is_cached = is_cached
-        self._is_output = lambda node_id: is_output(graph[node_id]["class_type"])
+        self._is_output_class = is_output
         self._needs: dict[str, set[str]] = {}
         self._feeds: dict[str, dict[str, None]] = {}
         for output in outputs:
@@ -46,6 +46,9 @@ class Schedule:
         del self._needs[node_id]
         for fed in self._feeds.pop(node_id):
             self._needs[fed].discard(node_id)
+
+    def _is_output(self, node_id: str) -> bool:
+        return self._is_output_class(self._graph[node_id]["class_type"])
 
     def _feeds_output(self, node_id: str) -> bool:
         return any(self._is_output(fed) for fed in self._feeds[node_id])

@@ -9,8 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.comfyui.catalogue import Catalogue
-from local.comfyui.inputs import FAILURES, Report, Spec, accepts, check_constant, expand
-from local.comfyui.inputs import missing, problem
+from local.comfyui.inputs import (
+    FAILURES,
+    Report,
+    Spec,
+    accepts,
+    check_constant,
+    expand,
+    missing,
+    problem,
+)
 
 Graph = dict[str, dict[str, Any]]
 OwnChecks = Mapping[str, tuple[str, Callable[[Any], str | None]]]

@@ -1,4 +1,4 @@
-"""One server of each kind for the whole suite; without COMFYUI_DIR the real one's tests are skipped."""
+"""One server of each kind for the whole suite; without COMFYUI_DIR only the stand-in."""
 
 from collections.abc import Iterator
 

@@ -79,7 +79,12 @@ def videos(prefix: str) -> Graph:
             **{"format.codec": "h264"},
         ),
         "4": node(
-            "SaveWEBM", images=["1", 0], filename_prefix=f"{prefix}/webm", codec="vp9", fps=6, crf=32
+            "SaveWEBM",
+            images=["1", 0],
+            filename_prefix=f"{prefix}/webm",
+            codec="vp9",
+            fps=6,
+            crf=32,
         ),
         "5": node(
             "SaveAnimatedWEBP",

@@ -1,4 +1,4 @@
-"""The servers that the suite runs against: the stand-in always, a real ComfyUI where there is one."""
+"""The servers of the suite: the stand-in always, a real ComfyUI where COMFYUI_DIR names one."""
 
 import contextlib
 import json
@@ -20,9 +20,12 @@ REAL_FOLDER = os.environ.get("COMFYUI_DIR", "")
 REAL_PYTHON = os.environ.get("COMFYUI_PYTHON", sys.executable)
 
 _OPTIONS = (
-    "--cpu --disable-auto-launch --disable-api-nodes --disable-all-custom-nodes"
-    " --database-url sqlite:///:memory:"
-).split()
+    "--cpu",
+    "--disable-auto-launch",
+    "--disable-api-nodes",
+    "--disable-all-custom-nodes",
+    "--database-url=sqlite:///:memory:",
+)
 _START_TIMEOUT_S = {"stand-in": 15.0, "real": 180.0}
 
 

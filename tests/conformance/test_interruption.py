@@ -69,7 +69,7 @@ def test_a_running_prompt_is_stopped(slow: Server, how: str) -> None:
 
 
 def test_others_are_left_alone(slow: Server) -> None:
-    """A wrong id stops nothing; a waiting prompt is taken out; the running one shows in the queue."""
+    """A wrong id stops nothing; a waiting prompt is taken out; the queue shows the running one."""
     seen: dict[str, Any] = {}
 
     def act(message: Message) -> None:
