@@ -24,7 +24,13 @@ from worker.training import kohya_command
 from worker.training.kohya_command import KohyaOptions, Resume
 from worker.training.kohya_progress import ProgressReader, diverged, failure_in
 from worker.training.kohya_state import Attempt, Attempts
-from worker.training.trainer import OnStep, PreparedDataset, TrainingSpec, TrainingStep
+from worker.training.trainer import (
+    OnStep,
+    PreparedDataset,
+    TrainingSpec,
+    TrainingStep,
+    sparing,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +97,6 @@ class KohyaTrainer:
         if not (options.folder / kohya_command.SCRIPT).is_file():
             message = "The kohya trainer is not installed on this worker; use comfyui."
             raise EngineUnavailable(message, field="trainer")
-
-
-def sparing(spec: TrainingSpec) -> TrainingSpec:
-    """The same training in about half of the memory; itself when there is nothing left to spare."""
-    if spec.gradient_checkpointing and spec.batch_size == 1:
-        return spec
-    return replace(spec, batch_size=max(1, spec.batch_size // 2), gradient_checkpointing=True)
 
 
 class _Run:

@@ -5,7 +5,7 @@ the file there is a LoRA that learned something.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +36,13 @@ class TrainingSpec:
     seed: int
     save_every: int
     deadline_s: float
+
+
+def sparing(spec: TrainingSpec) -> TrainingSpec:
+    """The same training in about half of the memory; itself when there is nothing left to spare."""
+    if spec.gradient_checkpointing and spec.batch_size == 1:
+        return spec
+    return replace(spec, batch_size=max(1, spec.batch_size // 2), gradient_checkpointing=True)
 
 
 @dataclass(frozen=True, slots=True)

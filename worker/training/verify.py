@@ -23,16 +23,24 @@ _PREFIXES: Final = ("lora_unet_", "diffusion_model.")
 _MOST: Final = 0.5
 
 SDXL_MODULES: Final = 722
-"""Linear and convolution layers of SDXL's U-Net that sd-scripts adapts (counted in a real file)."""
+"""Linear layers of SDXL's transformers; both trainers adapt all of them (counted in files)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the training was asked for; `min_modules` is how many layers must be adapted."""
+    """What the training was asked for.
+
+    Attributes:
+        rank: the most that a layer may have; small layers of ComfyUI's trainer have less.
+        alpha: of every layer.
+        layers: names that must be adapted, as `base_model.trained_layers` gives them.
+        min_modules: how many must be where the names are not known.
+    """
 
     rank: int
     alpha: float
-    min_modules: int
+    layers: frozenset[str] = frozenset()
+    min_modules: int = SDXL_MODULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +97,25 @@ def verify(path: Path, expected: Expected, check: Callable[[], None] = lambda: N
     return LoraCheck(len(modules), learned, expected.rank, expected.alpha, mean, file.size)
 
 
+def layer_name(module: str) -> str:
+    """A module's name in a form that both layouts share: no prefix, underscores only."""
+    for prefix in _PREFIXES:
+        module = module.removeprefix(prefix)
+    return module.replace(".", "_")
+
+
 def _check_keys(file: WeightsFile, modules: list[str], expected: Expected) -> None:
-    if len(modules) < expected.min_modules:
+    wanted = len(expected.layers) or expected.min_modules
+    if len(modules) < wanted:
         raise TrainingFailed(
-            f"The trainer's file adapts {len(modules)} layers; "
-            f"{expected.min_modules} or more were expected.",
-            details={"modules": len(modules), "expected": expected.min_modules},
+            f"The trainer's file adapts {len(modules)} layers; {wanted} or more were expected.",
+            details={"modules": len(modules), "expected": wanted},
+        )
+    missing = expected.layers - {layer_name(module) for module in modules}
+    if missing:
+        raise TrainingFailed(
+            "The trainer's file leaves out layers of the base model.",
+            details={"missing": sorted(missing)[:5], "modules": len(modules)},
         )
     for module in modules:
         if not module.startswith(_PREFIXES):

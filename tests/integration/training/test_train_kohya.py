@@ -21,9 +21,9 @@ from worker.errors import (
     TrainingDiverged,
     TrainingFailed,
 )
-from worker.training.kohya import KohyaTrainer, sparing
+from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions
-from worker.training.trainer import PreparedDataset, TrainingSpec, TrainingStep
+from worker.training.trainer import PreparedDataset, TrainingSpec, TrainingStep, sparing
 from worker.training.verify import SDXL_MODULES, Expected, verify
 
 pytestmark = pytest.mark.process
