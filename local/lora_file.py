@@ -6,15 +6,18 @@ transformer_depth 0 2 10, context 2048, 2 residual blocks a level). What sd-scri
 UNet-only SDXL LoRA has the same names and shapes.
 """
 
-from collections.abc import Iterator
+import json
+import struct
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from safetensors.numpy import save_file
 
 CONTEXT: Final = 2048
 _BLOCK_SUFFIXES: Final = ("to_q", "to_k", "to_v", "to_out_0")
+
+_Tensor = np.ndarray[tuple[int, ...], np.dtype[np.float16]]
 
 
 def sdxl_modules() -> Iterator[tuple[str, int, int]]:
@@ -47,20 +50,37 @@ def _block(name: str, channels: int) -> Iterator[tuple[str, int, int]]:
 
 
 def write_demo_lora(path: Path, *, rank: int = 4, seed: int = 0) -> None:
-    """Write the file: random fp16 of small effect, about 5.4 MB a rank; alpha is half the rank."""
+    """Write the file: random fp16 of small effect, about 5.4 MB a rank; alpha is half the rank.
+
+    The same rank and seed give the same bytes. `safetensors.save_file` would not: the order of
+    its metadata is another in every process.
+    """
     random = np.random.default_rng(seed)
-    tensors: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float16]]] = {}
+    tensors: dict[str, _Tensor] = {}
     for module, inputs, outputs in sdxl_modules():
         key = f"lora_unet_{module}"
         tensors[f"{key}.lora_down.weight"] = _noise(random, (rank, inputs))
         tensors[f"{key}.lora_up.weight"] = _noise(random, (outputs, rank))
         tensors[f"{key}.alpha"] = np.array(rank / 2, np.float16)
-    save_file(tensors, path, metadata=_metadata(rank))
+    header = _header(tensors, _metadata(rank))
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)))
+        file.write(header)
+        file.writelines(tensor.tobytes() for tensor in tensors.values())
 
 
-def _noise(
-    random: np.random.Generator, shape: tuple[int, int]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+def _header(tensors: Mapping[str, _Tensor], metadata: Mapping[str, str]) -> bytes:
+    entries: dict[str, object] = {"__metadata__": metadata}
+    at = 0
+    for name, tensor in tensors.items():
+        offsets = [at, at + tensor.nbytes]
+        entries[name] = {"dtype": "F16", "shape": tensor.shape, "data_offsets": offsets}
+        at += tensor.nbytes
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return text.ljust(-(-len(text) // 8) * 8)  # the format aligns the values to 8 bytes
+
+
+def _noise(random: np.random.Generator, shape: tuple[int, int]) -> _Tensor:
     return (random.standard_normal(shape, np.float32) * 0.01).astype(np.float16)
 
 
