@@ -65,7 +65,7 @@ def decode(
         with Image.open(source, formats=_READ_FORMATS) as image:
             _check_size(image.size, field, max_pixels)
             if max_side is not None:
-                image.thumbnail((max_side, max_side), reducing_gap=2.0)
+                image.thumbnail((max_side, max_side), reducing_gap=1.0)
             image.load()
             _turn_upright(image)
             return _harmless(image, image.info.get("icc_profile"), alpha)

@@ -11,6 +11,7 @@ from lora_registry.store import (
     ConditionsUnsupported,
     ObjectMissing,
     PreconditionFailed,
+    Store,
     StoreThrottled,
     StoreUnavailable,
 )
@@ -147,6 +148,12 @@ def test_the_secret_is_never_shown() -> None:
     assert "very-secret" not in repr(OPTIONS)
     with ObjectStore(OPTIONS) as store:
         assert "very-secret" not in repr(store.__dict__)
+
+
+def test_it_is_a_store() -> None:
+    with ObjectStore(OPTIONS) as opened:
+        store: Store = opened  # checked by mypy, verb by verb
+        assert store is opened
 
 
 # Presigned URLs; signing needs no server
