@@ -1,12 +1,13 @@
 """`python -m local run` and `python -m local serve`."""
 
 import sys
+from pathlib import Path
 
 from local import run, serve
 
-USAGE = """usage: python -m local run | serve [--workers N] [--port P]
+USAGE = """usage: python -m local run [JOB.json] | serve [--workers N] [--port P]
 
-  run    one job from test_input.json through handler.py, its outputs into out/
+  run    one job (test_input.json) through handler.py, its outputs into out/
   serve  a RunPod endpoint on this machine, with workers that run until you stop it
 """
 
@@ -16,6 +17,8 @@ def main(argv: list[str]) -> int:
     match argv:
         case ["run"]:
             return run.main()
+        case ["run", job]:
+            return run.main(Path(job))
         case ["serve", *rest]:
             return serve.main(rest)
         case _:

@@ -20,15 +20,20 @@ _STOP_TIMEOUT_S: Final = 30
 _RESULT_MARK: Final = "Job result: "  # how the SDK's local mode prints what the handler answered
 
 
-def main() -> int:
-    """Run `test_input.json`, fetch its outputs by their URLs into `out/`; the exit status."""
+def main(job: Path | None = None) -> int:
+    """Run one job, fetch its outputs by their URLs into `out/`; the exit status.
+
+    Args:
+        job: a file like `test_input.json`, which is the default.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with Stack.from_environment() as stack:
             print(f"S3 server   {stack.s3.endpoint_url}\nEngine      {stack.engine}")
             stack.register_demo()
-            print("Character   demo registered\nJob         test_input.json\n")
-            result = run_handler(stack.environment(), ROOT)
+            print(f"Character   demo registered\nJob         {job or 'test_input.json'}\n")
+            chosen = ("--test_input", job.read_text()) if job else ()
+            result = run_handler(stack.environment(), ROOT, *chosen)
             if result is None:
                 return 1
             print(json.dumps(result, indent=2, ensure_ascii=False))
