@@ -276,7 +276,8 @@ class ChildProcess:
     def _reap(self, popen: subprocess.Popen[bytes], guard: _Guard, drain: threading.Thread) -> None:
         # WNOWAIT leaves the dead leader's id taken, so the group that is killed next is its own
         # and not that of a process which got the number since.
-        os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):  # reaped by somebody who waits for any child
+            os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOWAIT)
         self._exited.set()
         self._signal_group(signal.SIGKILL)
         # Bounded: a grandchild that left the group may hold the pipe open for ever.
