@@ -37,7 +37,7 @@ from lora_registry.store import (
     StoreUnavailable,
 )
 from worker.cancel import Deadline
-from worker.s3_endpoint import AddressingStyle, Provider, resolve_endpoint
+from worker.s3_endpoint import AddressingStyle, Endpoint, Provider, resolve_endpoint
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -104,14 +104,7 @@ class StorageOptions:
 
 def open_client(options: StorageOptions) -> Any:
     """An S3 client that is safe to share between threads; boto3 has no type for it."""
-    endpoint = resolve_endpoint(
-        options.provider,
-        options.endpoint_url,
-        bucket=options.bucket,
-        region=options.region,
-        addressing_style=options.addressing_style,
-        supabase_project_ref=options.supabase_project_ref,
-    )
+    endpoint = _endpoint(options)
     config = Config(
         signature_version="s3v4",  # else presigned URLs are signed with SigV2
         s3={"addressing_style": endpoint.addressing_style},
@@ -131,6 +124,17 @@ def open_client(options: StorageOptions) -> Any:
         region_name=endpoint.region,
     )
     return session.client("s3", endpoint_url=endpoint.url, config=config)
+
+
+def _endpoint(options: StorageOptions) -> Endpoint:
+    return resolve_endpoint(
+        options.provider,
+        options.endpoint_url,
+        bucket=options.bucket,
+        region=options.region,
+        addressing_style=options.addressing_style,
+        supabase_project_ref=options.supabase_project_ref,
+    )
 
 
 def _is_loopback(url: str | None) -> bool:

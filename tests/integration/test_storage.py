@@ -227,8 +227,10 @@ def test_a_missing_object_leaves_no_file(store: ObjectStore, tmp_path: Path) -> 
 def test_memory_stays_flat(store: ObjectStore, tmp_path: Path) -> None:
     source = tmp_path / "large.bin"
     with source.open("wb") as file:
-        file.truncate(160 * MIB)
-    store.upload(source, "warm.bin", "video/mp4")
+        file.truncate(128 * MIB)
+    small = tmp_path / "small.bin"
+    small.write_bytes(b"x" * LARGE)
+    store.upload(small, "warm.bin", "video/mp4")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     store.upload(source, "large.bin", "video/mp4")
     store.download("large.bin", tmp_path / "target")
