@@ -83,7 +83,7 @@ class PromptRoutes:
     def _next_number(self, body: dict[str, Any]) -> float:
         if "number" in body:
             return float(body["number"])
-        first = "front" in body and body["front"]  # noqa: RUF019 - a body may be any JSON
+        first = "front" in body and body["front"]
         number = -self._number if first else self._number
         self._number += 1
         return number
