@@ -5,10 +5,12 @@ import signal
 import sys
 from typing import Any, Literal
 
+from lora_registry.store import StoreError
 from worker import bridge, logs
 from worker.errors import InvalidSettings, WorkerError
 from worker.service import Worker
 from worker.settings import Settings
+from workflows.errors import WorkflowError
 
 
 def main() -> int:
@@ -23,7 +25,7 @@ def main() -> int:
     except InvalidSettings as error:
         sys.stderr.write(f"The worker cannot start:\n{error}\n")
         return 2
-    except WorkerError as error:
+    except (WorkerError, WorkflowError, StoreError) as error:
         sys.stderr.write(f"The worker cannot start: {error}\n")
         return 2
     return 0
@@ -38,10 +40,11 @@ def log_style(settings: Settings) -> Literal["json", "text"]:
 
 def serve(worker: Worker) -> None:
     """Import the SDK while ComfyUI starts (2 to 3 s of it), then take jobs once it is ready."""
-    import runpod  # noqa: PLC0415 - after ComfyUI's start, which takes longer
-    from runpod.http_client import AsyncClientSession  # noqa: PLC0415
-    from runpod.serverless.modules.rp_http import send_result  # noqa: PLC0415
-    from runpod.serverless.modules.rp_logger import RunPodLogger  # noqa: PLC0415
+    with worker.boot_phase("sdk"):
+        import runpod  # noqa: PLC0415 - after ComfyUI's start, which takes longer
+        from runpod.http_client import AsyncClientSession  # noqa: PLC0415
+        from runpod.serverless.modules.rp_http import send_result  # noqa: PLC0415
+        from runpod.serverless.modules.rp_logger import RunPodLogger  # noqa: PLC0415
 
     async def post(job: dict[str, Any], update: dict[str, Any]) -> None:
         if not worker.settings.on_platform:

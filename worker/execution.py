@@ -1,12 +1,14 @@
 """Running a bound graph: tried twice where that can help, the engine restarted where needed."""
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.comfyui.client import Execution, OutputFile
 from worker.delivery import Delivery, Prepare
 from worker.errors import (
+    Cancelled,
     Cancelled,
     EngineCrashed,
     EngineUnavailable,
@@ -71,6 +73,18 @@ def execute(
                 rooms.engine.restart(generation)
             raise
     raise failure or ExecutionFailed("The job was not tried.")
+
+
+def _restart_behind(rooms: Rooms, generation: int) -> None:
+    """Restart a hung engine while this job already answers; the next one waits for it."""
+
+    def restart() -> None:
+        try:
+            rooms.engine.restart(generation)
+        except WorkerError as error:
+            log.warning("restart failed", extra={"reason": str(error)})
+
+    threading.Thread(target=restart, name="engine restart", daemon=True).start()
 
 
 def _recover(error: WorkerError, rooms: Rooms, context: JobContext) -> None:

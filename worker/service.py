@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, assert_never
@@ -18,6 +18,7 @@ from lora_registry.registry import Registry
 from lora_registry.store import StoreError
 from worker import assembly, characters, health, image, video
 from worker.availability import Availability
+from worker.boot import Boot
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
 from worker.contract import CharactersJob, HealthJob, ImageJob, Job, TrainJob, VideoJob, parse_job
@@ -36,6 +37,7 @@ from worker.rooms import JobContext, Rooms
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
+from worker.warmup import warm_up
 from workflows.errors import WorkflowError
 from workflows.library import load_library
 
@@ -60,6 +62,7 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._boot = Boot()
         self._held = ExitStack()
         try:
             self.rooms = self._open()
@@ -102,11 +105,26 @@ class Worker:
         Raises:
             EngineUnavailable: ComfyUI did not become ready.
             StoreError: the bucket cannot be used.
+            WorkflowNotFound: `WARMUP_WORKFLOW` names none.
         """
-        storage = self.rooms.pool.submit(self.rooms.store.check)
-        self.rooms.engine.wait_ready()
-        self.rooms.availability.check_all()
+        storage = self.rooms.pool.submit(self._check_storage)
+        with self._boot.phase("comfyui"):
+            self.rooms.engine.ensure_ready()
+        with self._boot.phase("workflows"):
+            self.rooms.availability.check_all()
+        if self.settings.warmup_workflow:
+            with self._boot.phase("warm_up"):
+                warm_up(self.rooms, self.settings.warmup_workflow)
         storage.result()
+        self._boot.finish()
+
+    def _check_storage(self) -> None:
+        with self._boot.phase("storage"):
+            self.rooms.store.check()
+
+    def boot_phase(self, name: str) -> AbstractContextManager[None]:
+        """Count what happens inside as a phase of the start."""
+        return self._boot.phase(name)
 
     def run(self, job_id: str, raw: object, *, cancel: CancelToken, send: Send) -> dict[str, Any]:
         """Serve one job, start to finish; never raises for what a job or its rooms do.

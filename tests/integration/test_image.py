@@ -14,6 +14,7 @@ from local.lora_file import write_demo_lora
 from tests.integration.bench import Bench, fetched, graph_of, picture, png
 from worker.availability import Availability
 from worker.cancel import CancelToken
+from worker.warmup import warm_up
 from workflows.library import load_library
 
 pytestmark = pytest.mark.process
@@ -312,3 +313,10 @@ def test_health_names_what_runs_here(bench: Bench) -> None:
     assert health["workflows"]["sdxl"]["ok"]
     assert health["storage"]["ok"]
     assert health["comfyui"]["gpu"]
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sdxl_img2img", "svd", "svd_from_prompt"])
+def test_every_workflow_can_warm_up_and_leaves_nothing(bench: Bench, name: str) -> None:
+    before = bench.prompts_run()
+    warm_up(bench.rooms, name)
+    assert bench.prompts_run() == before + 1
