@@ -9,7 +9,6 @@ from worker.comfyui.client import Execution, OutputFile
 from worker.delivery import Delivery, Prepare
 from worker.errors import (
     Cancelled,
-    Cancelled,
     EngineCrashed,
     EngineUnavailable,
     ExecutionFailed,
@@ -70,7 +69,7 @@ def execute(
                 _recover(error, rooms, context)
         except (TimedOut, Cancelled) as error:
             if error.details.get("hung"):
-                rooms.engine.restart(generation)
+                _restart_behind(rooms, generation)
             raise
     raise failure or ExecutionFailed("The job was not tried.")
 

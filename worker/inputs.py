@@ -3,12 +3,15 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from PIL import Image
 
 from worker import media
 from worker.contract import Source
 from worker.rooms import JobContext, Rooms
+
+MAX_SIDE: Final = 2048  # of any picture that a job can ask for; keeps 40 MP out of memory
 
 Shape = Callable[[Image.Image], Image.Image]
 
@@ -40,7 +43,9 @@ def placed(
     """
     with context.timings.phase("media"):
         body = rooms.sources.read(source, field=field, check=context.cancel.check)
-        image = media.decode(body, field=field, max_pixels=rooms.settings.image_max_pixels)
+        image = media.decode(
+            body, field=field, max_pixels=rooms.settings.image_max_pixels, max_side=MAX_SIDE
+        )
         shaped = shape(image) if shape else image
         encoded = media.encode(shaped, "png")
         name = rooms.comfyui.place_input(encoded, f"{context.folder.name}-{field}.png")
