@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,6 +100,8 @@ class Bench:
 
     def prompts_run(self) -> int:
         """How many prompts the stand-in has had: the proof that a GPU was touched, or was not."""
+        while any(requests.get(f"{self.rooms.engine.url}/queue", timeout=5).json().values()):
+            time.sleep(0.01)  # a prompt leaves the queue when it enters history, a little late
         return len(requests.get(f"{self.rooms.engine.url}/history", timeout=5).json())
 
     def leftovers(self) -> list[Path]:
