@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint types unit requirements clean help
+.PHONY: image-test run test lint types unit requirements clean help
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,9 @@ lint: $(STAMP) ## ruff, rules and format
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
+
+image-test: ## Lint, build and run the image, with buildah and podman: as root, on Debian or Ubuntu
+	$(PYTHON) -m builder.image_test
 
 requirements: $(STAMP) ## Compile requirements*.txt, with hashes, from the short *.in files
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements.in -o requirements.txt
