@@ -1,7 +1,9 @@
 """The thread that runs prompts one after another."""
 
+import os
 import threading
 import time
+import traceback
 from typing import Final, NoReturn
 
 from local.comfyui.execution import Engine, Execution
@@ -28,6 +30,14 @@ class Executor:
         self._free.set()
 
     def _work(self) -> None:
+        """Take prompts for ever; what nobody foresaw ends the process, which would only hang."""
+        try:
+            self._take_prompts()
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _take_prompts(self) -> NoReturn:
         while True:
             prompt = self._prompts.take(_IDLE_LOOK_S)
             if self._free.is_set():

@@ -7,7 +7,14 @@ Report = dict[str, Any]
 Spec = tuple[Any, Mapping[str, Any]]
 
 # What converting a value or following a link may raise; ComfyUI reports these as answers.
-FAILURES: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+FAILURES: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 _LONGEST_LIST: Final = 20  # longer lists of choices are only counted in the error
 _CONVERSIONS: Final[Mapping[str, type]] = {

@@ -1,6 +1,7 @@
 """All node functions, the checks nodes make of their own inputs, and what they read from disk."""
 
 import hashlib
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -39,6 +40,9 @@ def fingerprint(folders: Folders) -> Callable[[str, Inputs], Any]:
     def of(class_type: str, inputs: Inputs) -> Any:
         if class_type != "LoadImage" or not isinstance(inputs["image"], str):
             return None
-        return hashlib.sha256(folders.input_file(inputs["image"]).read_bytes()).hexdigest()
+        try:
+            return hashlib.sha256(folders.input_file(inputs["image"]).read_bytes()).hexdigest()
+        except (OSError, ValueError):  # gone since the check: LoadImage itself will say so
+            return uuid.uuid4().hex
 
     return of

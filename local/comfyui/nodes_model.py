@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from PIL import ImageOps
 from safetensors import safe_open
@@ -112,6 +112,28 @@ def sample(run: Run, inputs: Inputs) -> Output:
     return Output((_sampled(inputs, inputs["latent_image"]),))
 
 
+def sample_custom(run: Run, inputs: Inputs) -> Output:
+    """SamplerCustom: the same with its steps and sampler from other nodes."""
+    given = {
+        **inputs,
+        "steps": inputs["sigmas"],
+        "sampler_name": inputs["sampler"],
+        "scheduler": "custom",
+    }
+    (latent,) = sample(run, given).values
+    return Output((latent, latent))
+
+
+def select_sampler(_run: Run, inputs: Inputs) -> Output:
+    """KSamplerSelect: a sampler by its name."""
+    return Output((inputs["sampler_name"],))
+
+
+def schedule(_run: Run, inputs: Inputs) -> Output:
+    """LTXVScheduler: of the noise levels only their number matters here."""
+    return Output((inputs["steps"],))
+
+
 def decode(run: Run, inputs: Inputs) -> Output:
     """VAEDecode: this is where the picture is painted."""
     time.sleep(run.faults.latency_s("decode_latency_s"))
@@ -155,7 +177,13 @@ def _lora(run: Run, inputs: Inputs) -> Lora:
     return Lora(name, strength)
 
 
-_SAMPLERS: Final[Mapping[str, NodeFunction]] = {"KSampler": sample, "KSamplerAdvanced": sample}
+_SAMPLERS: Final[Mapping[str, NodeFunction]] = {
+    "KSampler": sample,
+    "KSamplerAdvanced": sample,
+    "KSamplerSelect": select_sampler,
+    "LTXVScheduler": schedule,
+    "SamplerCustom": sample_custom,
+}
 _LOADERS: Final[Mapping[str, NodeFunction]] = {
     "CLIPLoader": load_named,
     "CLIPVisionLoader": load_named,
@@ -171,7 +199,7 @@ _LOADERS: Final[Mapping[str, NodeFunction]] = {
     "UpscaleModelLoader": load_named,
     "VAELoader": load_named,
 }
-NODES: Final[Mapping[str, Any]] = {
+NODES: Final[Mapping[str, NodeFunction]] = {
     **_LOADERS,
     **_SAMPLERS,
     "CLIPSetLastLayer": set_last_layer,
@@ -182,9 +210,11 @@ NODES: Final[Mapping[str, Any]] = {
     "EmptyLatentImage": empty_latent,
     "EmptySD3LatentImage": empty_latent,
     "InpaintModelConditioning": inpaint_conditioning,
+    "LTXVConditioning": conditioning_pair,
     "LatentFromBatch": latent_from_batch,
     "LatentUpscale": upscale_latent,
     "LatentUpscaleBy": upscale_latent_by,
+    "ModelSamplingLTXV": same_model,
     "ModelSamplingSD3": same_model,
     "RepeatLatentBatch": repeat_latent,
     "VAEDecode": decode,

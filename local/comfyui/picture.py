@@ -100,15 +100,15 @@ def _card_lines(
     """Text, size in units and colour of each line."""
     small = round(76 * size[0] / min(size))
     numbers = (
-        f"seed {request.seed}   {size[0]} x {size[1]}   {request.steps} steps   "
-        f"cfg {request.cfg:g}   {request.sampler}"
+        f"seed {request.seed} · {size[0]} x {size[1]} · {request.steps} steps · "
+        f"cfg {request.cfg:g} · {request.sampler}"
     )
-    details = [f"LoRA {lora.name}   strength {lora.strength:g}" for lora in request.model.loras]
+    details = [f"LoRA {lora.name} · strength {lora.strength:g}" for lora in request.model.loras]
     if request.negative.text:
         details.insert(0, f"without: {_plain(request.negative.text)}")
     details.append(numbers)
     if place[1] > 1 or request.denoise < 1:
-        details.append(f"{place[0] + 1} of {place[1]}   denoise {request.denoise:g}")
+        details.append(f"{place[0] + 1} of {place[1]} · denoise {request.denoise:g}")
     lines = [(NOTICE, 1.5, "#ffd479")]
     lines += [(text, 1.3, "#ffffff") for text in _wrapped(request.positive.text, small * 3 // 4)]
     return lines + [(textwrap.shorten(text, small), 1.0, "#c3cada") for text in details]

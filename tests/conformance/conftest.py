@@ -23,3 +23,14 @@ def _server(
 def _stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running("stand-in", tmp_path_factory.mktemp("faulty")) as server:
         yield server
+
+
+@pytest.fixture(name="slow")
+def _slow(server: Server) -> Iterator[Server]:
+    """Steps take long enough for a test to find the sampler at work."""
+    if server.real:
+        yield server
+        return
+    server.faults(step_latency_s=0.05)
+    yield server
+    server.faults(step_latency_s=0)

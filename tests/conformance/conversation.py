@@ -4,16 +4,16 @@ What may differ between two runs is replaced by a word: ids, times, counters in 
 of tracebacks, and the order of what ComfyUI keeps in sets.
 """
 
+import contextlib
 import copy
 import json
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
 import websocket
 
 from tests.conformance.servers import CHECKPOINTS, Server
@@ -49,13 +49,57 @@ class Conversation:
         return outputs
 
 
+class Socket:
+    """A client's socket; every message it got is in `messages`."""
+
+    def __init__(self, server: Server, client_id: str) -> None:
+        url = f"ws://{server.address}/ws" + (f"?clientId={client_id}" if client_id else "")
+        self.client_id = client_id
+        self._socket = websocket.create_connection(url, timeout=_TIMEOUT_S)
+        self.messages: list[Message] = []
+        self.receive()
+
+    def receive(self) -> Message:
+        """The next message; previews are passed over.
+
+        Raises:
+            websocket.WebSocketException, OSError: the connection is gone.
+        """
+        while True:
+            frame = self._socket.recv()
+            if isinstance(frame, str):
+                break
+        if not frame:
+            raise ConnectionError("the socket was closed")
+        self.messages.append(json.loads(frame))
+        return self.messages[-1]
+
+    def wait_for(self, kind: str) -> Message:
+        """The next message of a type."""
+        while True:
+            message = self.receive()
+            if message["type"] == kind:
+                return message
+
+    def send(self, message: Message) -> None:
+        self._socket.send(json.dumps(message))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def connected(server: Server, client_id: str | None = None) -> Iterator[Socket]:
+    """A socket that has had its greeting; with a new client id when none is given, none when ""."""
+    socket = Socket(server, uuid.uuid4().hex if client_id is None else client_id)
+    try:
+        yield socket
+    finally:
+        socket.close()
+
+
 def converse(
-    server: Server,
-    graph: Graph,
-    *,
-    act: Callable[[Message], None] | None = None,
-    client_id: str | None = None,
-    **body: Any,
+    server: Server, graph: Graph, *, act: Callable[[Message], None] | None = None, **body: Any
 ) -> Conversation:
     """Queue a graph and listen until it is over.
 
@@ -63,23 +107,17 @@ def converse(
         server: where.
         graph: what.
         act: called with each message as it comes.
-        client_id: of the socket; a new one when not given.
         body: more of the request, such as `prompt_id`.
     """
-    client_id = client_id or uuid.uuid4().hex
-    url = f"ws://{server.address}/ws?clientId={client_id}"
-    socket = websocket.create_connection(url, timeout=_TIMEOUT_S)
-    try:
-        messages = [json.loads(socket.recv())]
-        answer = server.post("/prompt", {"prompt": graph, "client_id": client_id, **body})
-        talk = Conversation(answer.status_code, _body(answer), messages)
+    with connected(server) as socket:
+        request = {"prompt": graph, "client_id": socket.client_id, **body}
+        answer = server.post("/prompt", request)
+        talk = Conversation(answer.status_code, answer.json(), socket.messages)
         if answer.ok:
-            _listen(socket, messages, act)
+            _listen(socket, act)
             prompt_id = talk.response["prompt_id"]
             talk.history = server.get(f"/history/{prompt_id}").json().get(prompt_id)
         return talk
-    finally:
-        socket.close()
 
 
 def transcript(name: str) -> list[dict[str, Any]]:
@@ -119,7 +157,7 @@ def _plain(value: Any, models: list[str]) -> Any:
 
 
 def _plain_field(key: str, value: Any, models: list[str]) -> Any:
-    if key in ("timestamp", "create_time", "number"):
+    if key in ("timestamp", "create_time", "number", "color"):
         return f"<{key}>"
     if key == "traceback":
         return ["<traceback>"] if value else []
@@ -139,23 +177,10 @@ def _model_names(server: Server) -> list[str]:
     return names
 
 
-def _listen(
-    socket: websocket.WebSocket, messages: list[Message], act: Callable[[Message], None] | None
-) -> None:
+def _listen(socket: Socket, act: Callable[[Message], None] | None) -> None:
     while True:
-        frame = socket.recv()
-        if isinstance(frame, bytes):  # a preview
-            continue
-        message = json.loads(frame)
-        messages.append(message)
+        message = socket.receive()
         if act is not None:
             act(message)
         if message["type"] == "executing" and message["data"].get("node") is None:
             return
-
-
-def _body(answer: requests.Response) -> Any:
-    try:
-        return answer.json()
-    except requests.JSONDecodeError:
-        return answer.text

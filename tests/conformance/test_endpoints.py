@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import requests
-import websocket
 from PIL import Image
 
-from tests.conformance.conversation import converse
-from tests.conformance.graphs import two_colours
+from tests.conformance.conversation import connected, converse
+from tests.conformance.graphs import picture, two_colours
 from tests.conformance.servers import ROOT, Server
 
 _RECORDED = json.loads((ROOT / "local" / "comfyui" / "object_info.json").read_text())
@@ -128,33 +127,36 @@ def test_bodies_that_are_no_json(server: Server) -> None:
 
 
 def test_socket_without_an_id_is_given_one(server: Server) -> None:
-    socket = websocket.create_connection(f"ws://{server.address}/ws", timeout=30)
-    said = json.loads(socket.recv())
-    socket.close()
-    assert said["type"] == "status"
-    assert len(said["data"]["sid"]) == 32
+    with connected(server, "") as socket:
+        (greeting,) = socket.messages
+    assert greeting["type"] == "status"
+    assert len(greeting["data"]["sid"]) == 32
 
 
 def test_features_are_exchanged_over_the_socket(server: Server) -> None:
-    socket = websocket.create_connection(f"ws://{server.address}/ws", timeout=30)
-    socket.recv()
-    socket.send(json.dumps({"type": "feature_flags", "data": {}}))
-    said = json.loads(socket.recv())
-    socket.close()
+    with connected(server) as socket:
+        socket.send({"type": "feature_flags", "data": {}})
+        said = socket.receive()
     assert said == {"type": "feature_flags", "data": server.get("/features").json()}
 
 
 def test_prompts_without_a_client_are_not_told_to_others(server: Server) -> None:
     """Only `progress_state` and `status` go to everybody then."""
-    socket = websocket.create_connection(f"ws://{server.address}/ws", timeout=30)
-    socket.recv()
-    graph = two_colours(f"nobody/{uuid.uuid4().hex}")
-    server.post("/prompt", {"prompt": graph})
-    kinds = set()
-    while True:
-        said = json.loads(socket.recv())
-        kinds.add(said["type"])
-        if said["type"] == "status" and said["data"]["status"]["exec_info"]["queue_remaining"] == 0:
-            break
-    socket.close()
-    assert kinds == {"status", "progress_state"}
+    with connected(server) as socket:
+        server.post("/prompt", {"prompt": two_colours(f"nobody/{uuid.uuid4().hex}")})
+        left = None
+        while left != 0:
+            left = socket.wait_for("status")["data"]["status"]["exec_info"]["queue_remaining"]
+        assert {message["type"] for message in socket.messages} == {"status", "progress_state"}
+
+
+def test_a_client_that_comes_back_is_told_what_runs(slow: Server) -> None:
+    with connected(slow) as first:
+        graph = picture("back", seed=uuid.uuid4().int % 2**32, steps=60)
+        slow.post("/prompt", {"prompt": graph, "client_id": first.client_id})
+        while first.wait_for("executing")["data"]["node"] != "3":
+            pass
+    with connected(slow, first.client_id) as again:
+        assert again.receive() == {"type": "executing", "data": {"node": "3"}}
+        slow.post("/interrupt", {})
+        again.wait_for("execution_interrupted")

@@ -40,14 +40,6 @@ def test_recorded_interruptions_are_as_asserted(name: str) -> None:
     _assert_interrupted(talk)
 
 
-@pytest.fixture(name="slow")
-def _slow(server: Server) -> Server:
-    """Steps take long enough for an interruption to find the sampler at work."""
-    if not server.real:
-        server.faults(step_latency_s=0.05)
-    return server
-
-
 @pytest.mark.parametrize("how", ["interrupt", "cancel"])
 def test_a_running_prompt_is_stopped(slow: Server, how: str) -> None:
     answers = []

@@ -5,13 +5,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 import websocket
 from PIL import Image
 
-from tests.conformance.conversation import Conversation, converse
+from tests.conformance.conversation import Conversation, connected, converse
 from tests.conformance.graphs import picture, two_colours
 from tests.conformance.servers import Server, running
 
@@ -29,7 +30,7 @@ def _fresh() -> str:
 
 
 def _first_file(server: Server, talk: Conversation) -> Path:
-    file = talk.outputs["9"]["images"][0]
+    file: dict[str, str] = talk.outputs["9"]["images"][0]
     return server.output / file["subfolder"] / file["filename"]
 
 
@@ -86,22 +87,16 @@ def test_latency_per_step(faulty: Server) -> None:
 
 def test_a_dropped_socket_and_the_truth_in_history(faulty: Server) -> None:
     faulty.faults(drop_socket_at="executing:KSampler")
-    client_id = uuid.uuid4().hex
-    url = f"ws://{faulty.address}/ws?clientId={client_id}"
-    socket = websocket.create_connection(url, timeout=30)
-    body = {"prompt": picture(_fresh(), seed=_seed()), "client_id": client_id}
-    prompt_id = faulty.post("/prompt", body).json()["prompt_id"]
-    with pytest.raises((websocket.WebSocketException, OSError)):
-        while socket.recv():
-            pass
-        raise ConnectionError
-    socket.close()
+    with connected(faulty) as socket:
+        body = {"prompt": picture(_fresh(), seed=_seed()), "client_id": socket.client_id}
+        prompt_id = faulty.post("/prompt", body).json()["prompt_id"]
+        with pytest.raises((websocket.WebSocketException, OSError)):
+            socket.wait_for("execution_success")
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        found = faulty.get(f"/history/{prompt_id}").json()
-        if found:
-            break
-    assert found[prompt_id]["status"]["completed"]
+    history: dict[str, Any] = {}
+    while not history and time.monotonic() < deadline:
+        history = faulty.get(f"/history/{prompt_id}").json()
+    assert history[prompt_id]["status"]["completed"]
 
 
 def test_the_wrong_name_is_refused(faulty: Server) -> None:
@@ -124,10 +119,11 @@ def test_a_crash_happens_once_over_restarts(tmp_path: Path) -> None:
 
 
 def test_a_hang_answers_http_and_ignores_interrupts(tmp_path: Path) -> None:
-    with running("stand-in", tmp_path) as server:
+    with running("stand-in", tmp_path) as server, connected(server) as socket:
         server.faults(hang_at="step:1")
-        body = {"prompt": picture(_fresh(), seed=1)}
+        body = {"prompt": picture(_fresh(), seed=1), "client_id": socket.client_id}
         prompt_id = server.post("/prompt", body).json()["prompt_id"]
+        socket.wait_for("progress")
         server.post("/interrupt", {"prompt_id": prompt_id})
         other = server.post("/prompt", {"prompt": two_colours(_fresh())}).json()["prompt_id"]
         time.sleep(0.3)  # long enough for either prompt to end, if it could

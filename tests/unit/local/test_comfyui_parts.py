@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from local.comfyui import nodes
 from local.comfyui.cache import Result, ResultCache
+from local.comfyui.catalogue import Catalogue
 from local.comfyui.faults import Faults, UnknownFault
 from local.comfyui.folders import Folders, OutsideOutputFolder, SavePath
 from local.comfyui.nodes_training import write
@@ -54,7 +56,9 @@ def test_models_are_found_in_extra_paths_with_their_subfolders(
     (tmp_path / "models" / "loras").mkdir(parents=True)
     (tmp_path / "models" / "loras" / "a.safetensors").touch()
     config = tmp_path / "extra.yaml"
-    config.write_text("characters:\n  base_path: .\n  is_default: true\n  loras: cache\n  unet: u\n")
+    config.write_text(
+        "characters:\n  base_path: .\n  is_default: true\n  loras: cache\n  unet: u\n"
+    )
     folders.add_extra_paths(config)
     assert folders.models("loras") == ["a.safetensors", "deep/b.safetensors"]
     assert folders.model("loras", "deep/b.safetensors").is_file()
@@ -114,7 +118,7 @@ def test_an_output_that_is_ready_goes_first() -> None:
     assert order == ["near", "save", "far", "step", "late"]
 
 
-def test_a_fault_happens_as_often_as_asked(tmp_path: Path) -> None:
+def test_a_fault_happens_as_often_as_asked() -> None:
     faults = Faults()
     faults.set({"crash_at": "step:2", "times": 2, "step_latency_s": 0.5})
     assert not faults.due("crash_at", "step:1")
@@ -148,3 +152,7 @@ def test_a_trained_lora_has_the_layers_of_sdxl(tmp_path: Path) -> None:
         assert len([name for name in names if name.endswith("lora_up.weight")]) == 722
         name = "diffusion_model.middle_block.1.transformer_blocks.9.attn2.to_k.lora_down.weight"
         assert file.get_slice(name).get_shape() == [2, 2048]
+
+
+def test_every_node_that_is_offered_can_be_run(folders: Folders) -> None:
+    assert set(Catalogue(folders).names()) == set(nodes.functions())
