@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.contract import ImageJob
-from worker.generation import Plan, generate
-from worker.inputs import Placed, placed
-from worker.pictures import Finished, finish_picture
+from worker.generation.inputs import Placed, placed
+from worker.generation.pictures import Finished, finish_picture
+from worker.generation.plan import Plan, generate
 from worker.rooms import JobContext, Rooms
 from workflows.template import Output
 

@@ -30,6 +30,7 @@ from worker.errors import (
     InvalidInput,
     WorkerError,
 )
+from worker.generation.warmup import warm_up
 from worker.logs import job_logging
 from worker.progress import Progress, Send
 from worker.results import error_result
@@ -37,7 +38,6 @@ from worker.rooms import JobContext, Rooms
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
-from worker.warmup import warm_up
 from workflows.errors import WorkflowError
 from workflows.library import load_library
 
@@ -72,7 +72,7 @@ class Worker:
 
     def _open(self) -> Rooms:
         settings, hold = self.settings, self._held.enter_context
-        settings.work_dir.mkdir(parents=True, exist_ok=True)
+        _sweep(settings)
         engine = assembly.engine_of(settings)
         self._held.callback(engine.stop)
         engine.start()
@@ -210,3 +210,10 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _sweep(settings: Settings) -> None:
+    """Make the folder for temporary files, without what a killed worker left in it."""
+    settings.work_dir.mkdir(parents=True, exist_ok=True)
+    for folder in (*settings.work_dir.glob("job-*"), settings.comfyui_folder):
+        shutil.rmtree(folder, ignore_errors=True)

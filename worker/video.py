@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from worker.clips import finish_clip
 from worker.contract import VideoJob
-from worker.generation import Plan, generate
-from worker.inputs import placed
-from worker.pictures import Finished, finish_picture
+from worker.generation.clips import finish_clip
+from worker.generation.inputs import placed
+from worker.generation.pictures import Finished, finish_picture
+from worker.generation.plan import Plan, generate
 from worker.rooms import JobContext, Rooms
 from workflows.template import Output, Workflow
 

@@ -14,7 +14,7 @@ from local.lora_file import write_demo_lora
 from tests.integration.bench import Bench, fetched, graph_of, picture, png
 from worker.availability import Availability
 from worker.cancel import CancelToken
-from worker.warmup import warm_up
+from worker.generation.warmup import warm_up
 from workflows.library import load_library
 
 pytestmark = pytest.mark.process

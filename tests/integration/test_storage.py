@@ -22,8 +22,8 @@ from lora_registry.store import (
     StoreUnavailable,
 )
 from worker.errors import Cancelled
-from worker.s3_upload import PART_BYTES, SINGLE_BYTES
 from worker.storage import ObjectStore
+from worker.storage.upload import PART_BYTES, SINGLE_BYTES
 
 pytestmark = pytest.mark.process
 MIB = 1024 * 1024

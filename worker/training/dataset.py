@@ -134,6 +134,22 @@ def manifest(dataset: PreparedDataset, verdicts: Sequence[Verdict]) -> dict[str,
     return {"digest": dataset.digest, "photos": photos}
 
 
+def restored(described: dict[str, Any], folder: Path) -> PreparedDataset:
+    """The dataset that a manifest describes, its files being in `folder`."""
+    photos = tuple(
+        PreparedPhoto(
+            _png(folder, photo["index"]),
+            photo["caption"],
+            photo["sha256"],
+            photo["width"],
+            photo["height"],
+        )
+        for photo in described["photos"]
+        if "caption" in photo
+    )
+    return PreparedDataset(folder, photos, described["digest"])
+
+
 def _measure(photo: Fetched, png: Path, limits: Limits) -> PhotoFacts | Reason:
     """The facts of one photo, its PNG written; or why it is rejected."""
     if photo.path is None:

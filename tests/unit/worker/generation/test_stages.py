@@ -1,8 +1,8 @@
 from typing import Any
 
 from worker.comfyui.client import Step
+from worker.generation.stages import Stages
 from worker.progress import Progress
-from worker.stages import Stages
 
 
 class Recorded(Progress):

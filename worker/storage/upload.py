@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from lora_registry.store import ObjectInfo, StoreError, StoreUnavailable
-from worker.content_type import disposition
-from worker.file_slice import FileSlice
-from worker.parts import Check, Parts
-from worker.s3_client import Attempts, StorageOptions, code_of
+from worker.storage.client import Attempts, StorageOptions, code_of
+from worker.storage.content_type import disposition
+from worker.storage.file_slice import FileSlice
+from worker.storage.parts import Check, Parts
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Upload:
     """One transfer; an instance serves once.
 
     Args:
-        client: from `worker.s3_client.open_client`.
+        client: from `worker.storage.client.open_client`.
         object_key: with the configured prefix; `key` is without it.
         head: looks the object up; the fallback where the store's etag proves nothing.
         shared: others may rely on the object, so an upload that is ended does not remove it.

@@ -22,8 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from worker.cancel import Deadline
 from worker.errors import SourceForbidden, SourceUnreachable
-from worker.parts import Check, Parts
-from worker.public_address import (
+from worker.sources.public_address import (
     Address,
     NotFetched,
     Permitted,
@@ -31,6 +30,7 @@ from worker.public_address import (
     is_public,
     parse_url,
 )
+from worker.storage.parts import Check, Parts
 
 Resolve = Callable[[str, int], Sequence[Address]]
 

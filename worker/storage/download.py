@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from lora_registry.store import ObjectInfo, StoreUnavailable
-from worker.parts import Check, Parts
-from worker.s3_client import FAILURES, Attempts, StorageOptions
+from worker.storage.client import FAILURES, Attempts, StorageOptions
+from worker.storage.parts import Check, Parts
 
 # Measured on 900 MiB at 80 MB/s a connection: 1.9 s with these, 2.4 s with boto3's defaults.
 PART_BYTES: Final = 16 * 1024 * 1024
@@ -22,7 +22,7 @@ class Download:
     """One transfer.
 
     Args:
-        client: from `worker.s3_client.open_client`.
+        client: from `worker.storage.client.open_client`.
         object_key: with the configured prefix; `key` is without it.
     """
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from worker.errors import ExecutionFailed
-from worker.pictures import ImageFormat, finish_picture
+from worker.generation.pictures import ImageFormat, finish_picture
 
 
 def saved(path: Path, mode: str = "RGB") -> Path:

@@ -9,11 +9,11 @@ from typing import Any
 
 from lora_registry.store import StoreError
 from worker.comfyui.client import OutputFile
-from worker.content_type import content_type_for
 from worker.errors import ExecutionFailed
-from worker.pictures import Finished
+from worker.generation.pictures import Finished
 from worker.results import OutputResult
 from worker.rooms import JobContext, Rooms
+from worker.storage.content_type import content_type_for
 from workflows.template import Output
 
 _READ_BYTES = 1024 * 1024

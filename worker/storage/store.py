@@ -12,10 +12,10 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from lora_registry.store import ObjectInfo, ObjectMissing, StoredObject, StoreError
-from worker.content_type import content_type_for, disposition
-from worker.s3_client import Attempts, StorageOptions, open_client, status_of
-from worker.s3_download import Download
-from worker.s3_upload import Upload
+from worker.storage.client import Attempts, StorageOptions, open_client, status_of
+from worker.storage.content_type import content_type_for, disposition
+from worker.storage.download import Download
+from worker.storage.upload import Upload
 
 __all__ = ["ObjectStore", "PresignedUrl", "StorageOptions", "content_type_for"]
 

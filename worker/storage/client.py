@@ -37,7 +37,7 @@ from lora_registry.store import (
     StoreUnavailable,
 )
 from worker.cancel import Deadline
-from worker.s3_endpoint import AddressingStyle, Endpoint, Provider, resolve_endpoint
+from worker.storage.endpoint import AddressingStyle, Endpoint, Provider, resolve_endpoint
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

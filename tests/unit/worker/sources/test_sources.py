@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from worker.contract import Source
 from worker.errors import InvalidInput, SourceForbidden, SourceUnreachable
-from worker.public_http import PublicHttp
 from worker.sources import SourceOptions, SourceReader
+from worker.sources.public_http import PublicHttp
 from worker.storage import ObjectStore, StorageOptions
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")

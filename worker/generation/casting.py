@@ -10,7 +10,7 @@ from pathlib import Path
 from lora_registry.character import UsableVersion
 from worker.contract import CharacterUse
 from worker.errors import InvalidInput
-from worker.prompts import Trigger
+from worker.generation.prompts import Trigger
 from worker.results import CharacterResult
 from worker.rooms import JobContext, Rooms
 from workflows.binding import LoraUse

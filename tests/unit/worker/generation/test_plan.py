@@ -1,9 +1,9 @@
 import pytest
 
 from worker.contract import ImageJob, parse_job
-from worker.generation import MAX_DRAWN_SEED, described_input, drawn_seed
+from worker.generation.inputs import Placed
+from worker.generation.plan import MAX_DRAWN_SEED, described_input, drawn_seed
 from worker.image import fitted
-from worker.inputs import Placed
 
 
 def image_job(**fields: object) -> ImageJob:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from worker import casting, execution
-from worker.casting import Role
 from worker.contract import Generation
-from worker.delivery import Prepare
 from worker.errors import OutOfMemory, WorkerError
-from worker.execution import Attempt
-from worker.prompts import place_triggers
+from worker.generation import casting, execution
+from worker.generation.casting import Role
+from worker.generation.delivery import Prepare
+from worker.generation.execution import Attempt
+from worker.generation.prompts import place_triggers
 from worker.results import GenerationResult, ManifestResult, OutputResult, WorkflowResult
 from worker.rooms import JobContext, Rooms
 from workflows.binding import LoraUse, Values, bind

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.public_address import NotFetched, is_public, parse_url
+from worker.sources.public_address import NotFetched, is_public, parse_url
 
 PRIVATE = [
     "0.0.0.0",  # noqa: S104 - refused, not bound

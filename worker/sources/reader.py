@@ -12,9 +12,9 @@ from typing import BinaryIO, Final, TypeVar
 from lora_registry.store import ObjectMissing
 from worker.contract import Source
 from worker.errors import InvalidInput, SourceForbidden, SourceUnreachable
-from worker.parts import Check
-from worker.public_http import PublicHttp
+from worker.sources.public_http import PublicHttp
 from worker.storage import ObjectStore
+from worker.storage.parts import Check
 
 T = TypeVar("T")
 

@@ -15,11 +15,11 @@ from lora_registry.store import (
     StoreThrottled,
     StoreUnavailable,
 )
-from worker.content_type import content_type_for, disposition
 from worker.errors import InvalidSettings
-from worker.s3_client import Attempts, StorageOptions, translate
-from worker.s3_endpoint import Endpoint, Provider, resolve_endpoint
 from worker.storage import ObjectStore
+from worker.storage.client import Attempts, StorageOptions, translate
+from worker.storage.content_type import content_type_for, disposition
+from worker.storage.endpoint import Endpoint, Provider, resolve_endpoint
 
 OPTIONS = StorageOptions(
     bucket="photos",

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from worker.errors import Cancelled, SourceForbidden, SourceUnreachable
-from worker.public_address import Address, is_public
-from worker.public_http import PublicHttp
+from worker.sources.public_address import Address, is_public
+from worker.sources.public_http import PublicHttp
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 LOOPBACK = ipaddress.ip_address("127.0.0.1")

@@ -10,7 +10,7 @@ import av
 from PIL import Image, UnidentifiedImageError
 
 from worker.errors import ExecutionFailed
-from worker.pictures import Finished
+from worker.generation.pictures import Finished
 
 POSTER_QUALITY: Final = 85
 _DEFAULT_FRAME_MS: Final = 100  # of an animated webp that says nothing

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker.comfyui.client import Execution, OutputFile
-from worker.delivery import Delivery, Prepare
 from worker.errors import (
     Cancelled,
     EngineCrashed,
@@ -16,9 +15,10 @@ from worker.errors import (
     TimedOut,
     WorkerError,
 )
+from worker.generation.delivery import Delivery, Prepare
+from worker.generation.stages import UPLOADING, Stages
 from worker.results import OutputResult
 from worker.rooms import JobContext, Rooms
-from worker.stages import UPLOADING, Stages
 from workflows.binding import Bound
 
 log = logging.getLogger(__name__)

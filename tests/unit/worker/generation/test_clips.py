@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worker.clips import finish_clip
 from worker.errors import ExecutionFailed
+from worker.generation.clips import finish_clip
 
 
 def written(path: Path, codec: str, frames: int = 5, fps: int = 8) -> Path:

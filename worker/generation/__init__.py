@@ -1,0 +1,1 @@
+"""What image and video jobs share: casting, binding, running, delivering, the manifest."""
