@@ -61,7 +61,8 @@ def _frame(latent: Latent, index: int) -> Image.Image:
         image = landscape(_entropy(request, 0 if latent.video else index), size, position)
         if origin is not None:
             image = Image.blend(image, ImageOps.fit(origin, size), 1 - request.denoise)
-    _draw_card(image, request, (index, latent.count))
+    # A start picture may have a card of its own at the bottom.
+    _draw_card(image, request, (index, latent.count), at_top=origin is not None)
     return image
 
 
@@ -74,8 +75,10 @@ def _moved(start: Image.Image, size: tuple[int, int], position: float) -> Image.
     return large.crop((left, top, left + size[0], top + size[1]))
 
 
-def _draw_card(image: Image.Image, request: Request, place: tuple[int, int]) -> None:
-    """A translucent card at the bottom: notice, prompt, and the numbers."""
+def _draw_card(
+    image: Image.Image, request: Request, place: tuple[int, int], *, at_top: bool
+) -> None:
+    """A translucent card: notice, prompt, and the numbers."""
     width, height = image.size
     if min(width, height) < _SMALLEST_WITH_CARD:
         text = "\n".join(textwrap.wrap(NOTICE, 12))
@@ -85,10 +88,11 @@ def _draw_card(image: Image.Image, request: Request, place: tuple[int, int]) -> 
     unit = min(width, height) / 40
     lines = _card_lines(request, image.size, place)
     tall = sum(scale * unit * 1.4 for _, scale, _ in lines) + 1.6 * unit
-    box = (unit, height - unit - tall, width - unit, height - unit)
+    top = unit if at_top else height - unit - tall
+    box = tuple(round(edge) for edge in (unit, top, width - unit, top + tall))
     draw = ImageDraw.Draw(image, "RGBA")
-    draw.rounded_rectangle(box, radius=unit, fill=(16, 18, 28, 168))
-    y = box[1] + 0.7 * unit
+    draw.rounded_rectangle(box, radius=round(unit), fill=(16, 18, 28, 168))
+    y = top + 0.7 * unit
     for text, scale, colour in lines:
         draw.text((2.2 * unit, y), text, colour, ImageFont.load_default(scale * unit))
         y += scale * unit * 1.4
@@ -116,7 +120,7 @@ def _card_lines(
 
 def _wrapped(text: str, columns: int) -> list[str]:
     lines = textwrap.wrap(_plain(text), columns, max_lines=_PROMPT_LINES, placeholder=" …")
-    return lines or ["(no prompt)"]
+    return lines or ["no prompt"]
 
 
 def _plain(text: str) -> str:
