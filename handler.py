@@ -1,5 +1,7 @@
 """The door: start ComfyUI, read the settings, open the Worker, hand it to RunPod's loop."""
 
+import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -10,6 +12,7 @@ from worker import bridge, logs
 from worker.errors import InvalidSettings, WorkerError
 from worker.service import Worker
 from worker.settings import Settings
+from worker.stopping import PromptEnd
 from workflows.errors import WorkflowError
 
 
@@ -55,12 +58,16 @@ def serve(worker: Worker) -> None:
 
     RunPodLogger().set_level(worker.settings.runpod_log_level)
     worker.wait_ready()
-    runpod.serverless.start(
-        {
-            "handler": bridge.job_handler(worker, post),
-            "concurrency_modifier": lambda _current: worker.settings.concurrency,
-        }
-    )
+    prompt_end = PromptEnd()
+
+    def concurrency(_current: int) -> int:
+        prompt_end.install()  # the SDK calls this in its loop, behind its own signal handler
+        return worker.settings.concurrency
+
+    with contextlib.suppress(asyncio.CancelledError):  # the end that SIGTERM makes
+        runpod.serverless.start(
+            {"handler": bridge.job_handler(worker, post), "concurrency_modifier": concurrency}
+        )
 
 
 if __name__ == "__main__":
