@@ -1,0 +1,131 @@
+"""The train branch: photos in, a registered and previewed character out.
+
+Run again with the same job id after a crash at any point, it continues: what was registered is not
+trained again, what was trained is not trained again, what was reported is answered again.
+"""
+
+import contextlib
+import json
+from typing import Any
+
+from lora_registry import inspection
+from lora_registry.character import CharacterHead, CharacterVersion
+from lora_registry.errors import CharacterDeleted, CharacterNotFound
+from lora_registry.store import StoreError
+from lora_registry.versions import NewVersion
+from worker.contract import TrainJob
+from worker.rooms import JobContext, Rooms
+from worker.training import delivery
+from worker.training.captions import derived_trigger
+from worker.training.preparation import TrainingWork
+from worker.training.production import Trained, train_character
+from worker.training.stages import TrainingStages
+from worker.training.workdir import TrainingFolder
+
+
+def run(job: TrainJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+    """Train, register and preview a character.
+
+    Raises:
+        DatasetRejected, TrainingFailed, TrainingDiverged, OutOfMemory, DiskFull, Cancelled, …:
+            nothing is registered then, and nothing is left on the disk.
+    """
+    stages = TrainingStages(context.progress)
+    head = _head(job.character_id, rooms)
+    version = _made_before(job, head, rooms, context)
+    if version is None:
+        with TrainingFolder(rooms.settings.work_dir / "training", context.job_id) as folder:
+            trigger = job.trigger or (head.trigger if head else derived_trigger(job.character_id))
+            work = TrainingWork(job, trigger, rooms, context, folder, stages)
+            version = _register(work, train_character(work))
+    return delivery.deliver(job, version, rooms, context, stages)
+
+
+def _head(character_id: str, rooms: Rooms) -> CharacterHead | None:
+    """The character as it is; a deleted one is refused before anything is trained."""
+    try:
+        return rooms.registry.get(character_id)
+    except CharacterDeleted:
+        raise
+    except CharacterNotFound:
+        return None
+
+
+def _made_before(
+    job: TrainJob, head: CharacterHead | None, rooms: Rooms, context: JobContext
+) -> CharacterVersion | None:
+    """The version that an earlier run of this job registered, its head written by now."""
+    try:
+        versions = rooms.registry.versions(job.character_id)
+    except CharacterNotFound:
+        return None
+    for version in versions:
+        if version.job_id == context.job_id:
+            if head is None or version.id != (head.active.id if head.active else None):
+                _add(job, _again(job, version, context), rooms, context)
+            return version
+    return None
+
+
+def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
+    """Weights, version, head; what the report needs lies in the bucket before, or not at all."""
+    job, rooms, context = work.job, work.rooms, work.context
+    work.stages.at("registering")
+    new = NewVersion(
+        character_id=job.character_id,
+        job_id=context.job_id,
+        weights=trained.weights,
+        facts=inspection.inspect(trained.weights),
+        trigger=work.trigger,
+        class_noun=job.class_noun,
+        name=job.name,
+        training=_kept(trained.notes),
+    )
+    key = delivery.notes_key(job.character_id, context.job_id)
+    with context.timings.phase("registering"):
+        rooms.store.put(key, json.dumps(trained.notes).encode())
+        try:
+            return _add(job, new, rooms, context)
+        except BaseException:
+            with contextlib.suppress(StoreError):  # the registration's own failure matters
+                rooms.store.delete(key)
+            raise
+
+
+def _add(job: TrainJob, new: NewVersion, rooms: Rooms, context: JobContext) -> CharacterVersion:
+    return rooms.registry.add_version(new, activate=job.activate, check=context.cancel.check)
+
+
+def _kept(notes: dict[str, Any]) -> dict[str, Any]:
+    """What the version's own document says of its training: small, since every job may read it."""
+    return {
+        "trainer": notes["training"]["trainer"],
+        "steps": notes["training"]["steps"],
+        "alpha": notes["training"]["alpha"],
+        "dataset_digest": notes["dataset"]["digest"],
+        "photos": sum(photo["verdict"] != "rejected" for photo in notes["dataset"]["photos"]),
+    }
+
+
+def _again(job: TrainJob, version: CharacterVersion, context: JobContext) -> NewVersion:
+    """The registration of a version that is there; its file is not looked at again."""
+    facts = inspection.LoraFacts(
+        format="comfyui" if version.format == "comfyui" else "kohya",
+        rank=version.rank,
+        alpha=None,
+        base_model=version.base_model,
+        modules=0,
+        tensors=0,
+        size=version.size,
+        text_encoder=False,
+        metadata={},
+    )
+    return NewVersion(
+        character_id=version.character_id,
+        job_id=context.job_id,
+        weights=context.folder / "registered-before",
+        facts=facts,
+        trigger=version.trigger,
+        class_noun=version.class_noun,
+        name=job.name,
+    )

@@ -1,0 +1,96 @@
+"""The GPU's memory, handed from ComfyUI to a trainer of its own process, and back."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
+
+from worker.cancel import CancelToken, Deadline
+from worker.errors import EngineUnavailable
+
+log = logging.getLogger(__name__)
+
+FREE_SHARE: Final = 0.75  # of the whole; the rest is contexts and what torch keeps
+_FREE_TIMEOUT_S: Final = 30.0
+_LOOK_S: Final = 0.25
+
+
+class Memory(Protocol):
+    """What is used of `ComfyUIClient`."""
+
+    def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
+        """Have the models unloaded before the next prompt."""
+        ...
+
+    def system_stats(self) -> Mapping[str, Any]:
+        """Devices and their memory."""
+        ...
+
+
+class Restartable(Protocol):
+    """What is used of `Engine`."""
+
+    @property
+    def generation(self) -> int:
+        """Counts its starts."""
+        ...
+
+    def ensure_ready(self, cancel: CancelToken | None = None) -> None:
+        """Ready or raised, started again if need be."""
+        ...
+
+    def restart(self, generation: int | None = None, cancel: CancelToken | None = None) -> None:
+        """End it and start it again."""
+        ...
+
+
+def gpu_memory(stats: Mapping[str, Any]) -> int | None:
+    """Bytes of the first GPU's memory; None where ComfyUI runs on the CPU."""
+    device = _gpu(stats)
+    return None if device is None else int(device["vram_total"])
+
+
+@contextlib.contextmanager
+def handed_over(
+    engine: Restartable, comfyui: Memory, cancel: CancelToken, timeout_s: float = _FREE_TIMEOUT_S
+) -> Iterator[None]:
+    """The GPU is free inside; ComfyUI is ready again behind it, however the inside ended.
+
+    Raises:
+        EngineUnavailable: something else holds the GPU's memory, a restarted ComfyUI or not.
+        Cancelled: while waiting for it.
+    """
+    try:
+        comfyui.free(unload_models=True, free_memory=True)
+        if not _wait_until_free(comfyui, cancel, timeout_s):
+            log.warning("comfyui keeps the gpu; restarting it")
+            engine.restart(engine.generation, cancel)
+            if not _wait_until_free(comfyui, cancel, timeout_s):
+                raise EngineUnavailable(
+                    "Something else holds the GPU's memory; try another worker."
+                )
+        yield
+    finally:
+        try:
+            engine.ensure_ready()
+        except EngineUnavailable:  # the training's own outcome matters more; the next job tries
+            log.exception("comfyui is not ready after the training")
+
+
+def _wait_until_free(comfyui: Memory, cancel: CancelToken, timeout_s: float) -> bool:
+    deadline = Deadline(timeout_s)
+    while True:
+        device = _gpu(comfyui.system_stats())
+        if device is None or device["vram_free"] >= FREE_SHARE * device["vram_total"]:
+            return True
+        if deadline.passed:
+            return False
+        cancel.sleep(_LOOK_S)
+
+
+def _gpu(stats: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for device in stats.get("devices", []):
+        if device.get("type") != "cpu" and device.get("vram_total"):
+            found: Mapping[str, Any] = device
+            return found
+    return None

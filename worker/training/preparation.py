@@ -1,0 +1,102 @@
+"""From a train job's photos to a captioned dataset on our disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from worker.contract import TrainJob
+from worker.rooms import JobContext, Rooms
+from worker.training.captions import Captioner, TemplateCaptioner
+from worker.training.dataset import (
+    judge_photos,
+    manifest,
+    require_enough,
+    restored,
+    write_captions,
+)
+from worker.training.fetching import Fetched, Limits, fetch_archive, fetch_photos
+from worker.training.stages import TrainingStages
+from worker.training.tagger import load_tagger
+from worker.training.trainer import PreparedDataset
+from worker.training.workdir import TrainingFolder
+
+_DATASET: Final = "dataset.json"
+_PHOTOS: Final = "photos"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingWork:
+    """One train job and everything its steps share."""
+
+    job: TrainJob
+    trigger: str
+    rooms: Rooms
+    context: JobContext
+    folder: TrainingFolder
+    stages: TrainingStages
+
+
+def prepared_dataset(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict[str, Any]]:
+    """The dataset and its manifest; what an earlier run of this job finished is not done again.
+
+    Raises:
+        DatasetRejected: the archive is unusable, or too few photos are; with all verdicts.
+        SourceForbidden, SourceUnreachable, InvalidInput, StoreError, Cancelled.
+    """
+    described = work.folder.noted(_DATASET)
+    if described is not None:
+        return restored(described, work.folder.path / _PHOTOS), described
+    dataset, described = _prepare(work, resolution)
+    work.folder.note(_DATASET, described)
+    return dataset, described
+
+
+def _prepare(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict[str, Any]]:
+    check, stages, timings = work.context.cancel.check, work.stages, work.context.timings
+    limits = _limits(work, resolution)
+    stages.at("photos")
+    with timings.phase("photos"):
+        fetched = _fetch(work, limits)
+        judged = judge_photos(
+            fetched,
+            work.folder.fresh(_PHOTOS),
+            limits,
+            check,
+            lambda done: stages.at("photos", (1 + done) / 2),
+        )
+    require_enough(judged, "archive" if work.job.images is None else "images")
+    captioner = _captioner(work)
+
+    def on_photo(share: float) -> None:
+        check()
+        stages.at("captions", share)
+
+    with timings.phase("captions"):
+        words = (work.trigger, work.job.class_noun)
+        dataset = write_captions(judged, fetched, captioner, words, on_photo)
+    return dataset, manifest(dataset, judged.verdicts) | {"captioner": captioner.name}
+
+
+def _limits(work: TrainingWork, resolution: int) -> Limits:
+    settings = work.rooms.settings
+    return Limits(
+        resolution=resolution,
+        photo_bytes=settings.source_max_bytes,
+        archive_bytes=settings.archive_max_bytes,
+        photo_pixels=settings.image_max_pixels,
+    )
+
+
+def _fetch(work: TrainingWork, limits: Limits) -> list[Fetched]:
+    folder: Path = work.folder.fresh("incoming")
+    sources, check = work.rooms.sources, work.context.cancel.check
+    if work.job.archive is not None:
+        return fetch_archive(work.job.archive, sources, folder, limits, check)
+    photos = work.job.images or []
+    return fetch_photos(photos, sources, folder, limits, work.rooms.pool, check)
+
+
+def _captioner(work: TrainingWork) -> Captioner:
+    """The tagger where its files are in the image, else the template."""
+    tagger = load_tagger(work.rooms.settings.tagger_dir)
+    return tagger or TemplateCaptioner(work.trigger, work.job.class_noun)

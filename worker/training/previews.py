@@ -1,0 +1,165 @@
+"""Preview pictures of a character: each prompt at a fixed seed, without and with its LoRA."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from lora_registry.character import UsableVersion
+from lora_registry.errors import RegistryError
+from lora_registry.store import StoreError
+from worker.comfyui.client import OutputFile
+from worker.errors import Cancelled, EngineCrashed, EngineUnavailable, ExecutionFailed, WorkerError
+from worker.generation.prompts import Trigger, place_triggers
+from worker.rooms import JobContext, Rooms
+from worker.training.fetching import Check
+from worker.training.sheet import PreviewRow
+from workflows.binding import LoraUse, Values, bind
+from workflows.errors import WorkflowError
+from workflows.template import Value
+
+log = logging.getLogger(__name__)
+
+WORKFLOW: Final = "sdxl"
+FIRST_SEED: Final = 1000
+PROMPTS: Final = (
+    "{trigger} {class_noun}, portrait photo, looking at the camera",
+    "{trigger} {class_noun}, full body, walking down a city street in daylight",
+    "{trigger} {class_noun}, close-up, soft studio light, plain background",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Previews:
+    """What came of it; `problem` says in a sentence why pictures are missing, if they are."""
+
+    rows: tuple[PreviewRow, ...]
+    problem: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Prompts, seeds, and how much each picture changed (mean over pixels, 0 to 255)."""
+        shown: dict[str, Any] = {
+            "status": "failed" if self.problem else "done" if self.rows else "none",
+            "workflow": WORKFLOW,
+            "pictures": [
+                {"prompt": row.prompt, "seed": row.seed, "difference": difference(row)}
+                for row in self.rows
+            ],
+        }
+        return shown | ({"problem": self.problem} if self.problem else {})
+
+
+def render(
+    version: UsableVersion,
+    prompts: Sequence[str],
+    side: int,
+    rooms: Rooms,
+    context: JobContext,
+    report: Check,
+) -> Previews:
+    """Make the pictures; what fails is told, not raised, since the character stands already.
+
+    Args:
+        version: the character, with its file in the bucket.
+        prompts: with `{trigger}` where the trigger goes; it leads the others.
+        side: of the square pictures, in pixels.
+        rooms: the worker's.
+        context: the job's.
+        report: called before each prompt.
+
+    Raises:
+        Cancelled: the job was.
+    """
+    rows: list[PreviewRow] = []
+    try:
+        rooms.availability.require(rooms.workflows[WORKFLOW])
+        with rooms.loras.lease(version, check=context.cancel.check) as path:
+            for number, prompt in enumerate(prompts):
+                report()
+                text = place_triggers(prompt, [Trigger(version.character_id, version.trigger)])
+                picture = _Picture(text, FIRST_SEED + number, side)
+                without = _render(picture, (), rooms, context)
+                use = LoraUse(path.name, version.strength)
+                with_lora = _render(picture, (use,), rooms, context)
+                rows.append(PreviewRow(text, picture.seed, without, with_lora))
+    except Cancelled:
+        raise
+    except (WorkerError, WorkflowError, RegistryError, StoreError) as error:
+        log.warning("previews failed", extra={"code": error.code, "reason": str(error)})
+        _recover(error, rooms)
+        return Previews(tuple(rows), str(error))
+    return Previews(tuple(rows))
+
+
+def prompts_of(given: Sequence[str] | None, class_noun: str) -> list[str]:
+    """The job's prompts, or three of ours; an empty list means none."""
+    if given is not None:
+        return list(given)
+    return [prompt.replace("{class_noun}", class_noun) for prompt in PROMPTS]
+
+
+def side_for(resolution: object) -> int:
+    """The side of preview pictures: what was trained at, within what SDXL draws well."""
+    return min(1024, max(512, resolution)) if isinstance(resolution, int) else 1024
+
+
+def difference(row: PreviewRow) -> float | None:
+    """Mean absolute difference of the two pictures; None where one is missing."""
+    if row.without is None or row.with_lora is None or row.without.size != row.with_lora.size:
+        return None
+    first = np.asarray(row.without.convert("RGB"), dtype=np.int16)
+    second = np.asarray(row.with_lora.convert("RGB"), dtype=np.int16)
+    return round(float(np.abs(first - second).mean()), 3)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    prompt: str
+    seed: int
+    side: int
+
+
+def _render(
+    picture: _Picture, loras: Sequence[LoraUse], rooms: Rooms, context: JobContext
+) -> Image.Image:
+    run_id = f"preview-{context.folder.name}-{picture.seed}-{len(loras)}"
+    roles: dict[str, Value | None] = {
+        "prompt": picture.prompt,
+        "seed": picture.seed,
+        "width": picture.side,
+        "height": picture.side,
+    }
+    values = Values(prefix=f"{run_id}/preview", roles=roles, loras=loras)
+    bound = bind(rooms.workflows[WORKFLOW], values)
+    found: list[Image.Image] = []
+
+    def on_files(_node: str, files: tuple[OutputFile, ...]) -> None:
+        for file in files:
+            with rooms.comfyui.opened(file) as path, Image.open(path) as image:
+                found.append(image.convert("RGB"))
+
+    try:
+        rooms.comfyui.run(
+            bound.graph,
+            timeout_s=rooms.settings.job_timeout_s,
+            cancel=context.cancel,
+            on_step=lambda _step: None,
+            on_files=on_files,
+        )
+    finally:
+        rooms.comfyui.delete_folder(run_id)
+    if not found:
+        raise ExecutionFailed("ComfyUI finished a preview without a picture.")
+    return found[0]
+
+
+def _recover(error: Exception, rooms: Rooms) -> None:
+    """Leave a ComfyUI that the next job can use."""
+    if isinstance(error, EngineCrashed):
+        try:
+            rooms.engine.ensure_ready()
+        except EngineUnavailable:
+            log.exception("comfyui is not ready after the previews")

@@ -1,0 +1,173 @@
+"""From a train job to a LoRA on our disk that has passed every check."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from worker.cancel import Deadline
+from worker.errors import Cancelled, TimedOut
+from worker.settings import Settings, default_python
+from worker.training import report
+from worker.training.base_model import find_checkpoint, trained_layers
+from worker.training.captions import ordinary_words, trigger_warning
+from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
+from worker.training.defaults import Circumstances, plan, resolution_of
+from worker.training.handover import gpu_memory, handed_over
+from worker.training.kohya import KohyaTrainer
+from worker.training.kohya_command import KohyaOptions
+from worker.training.losses import LossLog
+from worker.training.preparation import TrainingWork, prepared_dataset
+from worker.training.trainer import OnStep, PreparedDataset, Trainer, TrainingSpec, TrainingStep
+from worker.training.verify import Expected, verify
+from worker.training.weights import write_metadata
+from worker.training.workdir import bytes_needed, require_disk
+
+_SPEC: Final = "spec.json"
+_TRAINED: Final = "trained.json"
+_WEIGHTS: Final = "lora.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A verified LoRA with its metadata, and what the report will need."""
+
+    weights: Path
+    notes: dict[str, Any]
+
+
+def train_character(work: TrainingWork) -> Trained:
+    """Prepare, train, verify; what an earlier run left finished in the folder is not done again.
+
+    Raises:
+        DatasetRejected, InvalidInput, DiskFull: before anything is trained.
+        TrainingFailed, TrainingDiverged, OutOfMemory, EngineCrashed, TimedOut, Cancelled.
+    """
+    deadline = Deadline(work.job.timeout_s or work.rooms.settings.train_timeout_s)
+    work.rooms.engine.ensure_ready(work.context.cancel)
+    stats = work.rooms.comfyui.system_stats()
+    memory = gpu_memory(stats)
+    trainer = _trainer(work, str(stats.get("system", {}).get("comfyui_version", "unknown")))
+    dataset, described = prepared_dataset(work, resolution_of(work.job, memory))
+    known = Circumstances(
+        work.context.job_id, len(dataset.photos), memory, work.trigger, deadline.remaining
+    )
+    spec = _planned(work, known)
+    losses = LossLog(work.folder)
+    checked = work.folder.noted(_TRAINED)
+    if checked is None:
+        path = _train(work, trainer, spec, dataset, losses)
+        checked = _check(work, path, spec, trainer.name, dataset.digest)
+    notes = _notes(work, trainer.name, spec, described, checked)
+    return Trained(
+        work.folder.path / _WEIGHTS, notes | {"losses": [list(point) for point in losses.curve()]}
+    )
+
+
+def _trainer(work: TrainingWork, comfyui_version: str) -> Trainer:
+    settings, engine = work.rooms.settings, work.rooms.engine
+    if work.job.trainer == "comfyui":
+        places = ComfyUIPlaces(
+            checkpoint=settings.train_checkpoint,
+            input_directory=engine.input_directory,
+            output_directory=engine.output_directory,
+            version=comfyui_version,
+        )
+        return ComfyUITrainer(work.rooms.comfyui, places)
+    return KohyaTrainer(
+        KohyaOptions(
+            folder=settings.kohya_dir,
+            python=default_python(settings.kohya_dir, settings.kohya_python),
+            checkpoint=_checkpoint(settings) or Path(settings.train_checkpoint),
+            tokenizers=settings.kohya_tokenizers,
+        )
+    )
+
+
+def _checkpoint(settings: Settings) -> Path | None:
+    folders = [settings.comfyui_dir / "models" / "checkpoints"]
+    if settings.models_dir is not None:
+        folders.insert(0, settings.models_dir / "checkpoints")
+    return find_checkpoint(settings.train_checkpoint, folders)
+
+
+def _planned(work: TrainingWork, known: Circumstances) -> TrainingSpec:
+    """The plan; an earlier run's where there is one, since its saved states fit no other."""
+    spec = plan(work.job, known)
+    before = work.folder.noted(_SPEC)
+    if before is not None:
+        return replace(TrainingSpec(**before), deadline_s=spec.deadline_s)
+    work.folder.note(_SPEC, asdict(spec))
+    return spec
+
+
+def _train(
+    work: TrainingWork,
+    trainer: Trainer,
+    spec: TrainingSpec,
+    dataset: PreparedDataset,
+    losses: LossLog,
+) -> Path:
+    require_disk(work.folder.path, bytes_needed(spec.rank))
+    work.stages.at("training")
+
+    def on_step(step: TrainingStep) -> None:
+        losses.add(step)
+        work.stages.step(step)
+
+    with work.context.timings.phase("training"):
+        if work.job.trainer == "kohya":
+            with handed_over(work.rooms.engine, work.rooms.comfyui, work.context.cancel):
+                path = _run(work, trainer, spec, dataset, on_step)
+        else:
+            path = _run(work, trainer, spec, dataset, on_step)
+    losses.save()
+    return path
+
+
+def _run(
+    work: TrainingWork,
+    trainer: Trainer,
+    spec: TrainingSpec,
+    dataset: PreparedDataset,
+    on_step: OnStep,
+) -> Path:
+    generation = work.rooms.engine.generation
+    try:
+        folder = work.folder.kept(work.job.trainer)
+        return trainer.train(spec, dataset, folder, on_step, work.context.cancel)
+    except (Cancelled, TimedOut) as error:
+        if error.details.get("hung"):  # only a restart frees the GPU
+            work.rooms.engine.restart(generation)
+        raise
+
+
+def _check(
+    work: TrainingWork, path: Path, spec: TrainingSpec, trainer: str, digest: str
+) -> dict[str, Any]:
+    """Verify the file, write its metadata, and note that both are done."""
+    settings = work.rooms.settings
+    work.stages.at("checking")
+    with work.context.timings.phase("checking"):
+        expected = Expected(spec.rank, spec.alpha, trained_layers(_checkpoint(settings)))
+        checked = verify(path, expected, work.context.cancel.check).as_json()
+        metadata = report.metadata_of(
+            spec, work.job.character_id, digest, trainer, settings.train_checkpoint
+        )
+        write_metadata(path, work.folder.path / _WEIGHTS, metadata)
+    work.folder.note(_TRAINED, checked)
+    path.unlink()
+    return checked
+
+
+def _notes(
+    work: TrainingWork,
+    trainer: str,
+    spec: TrainingSpec,
+    described: dict[str, Any],
+    checked: dict[str, Any],
+) -> dict[str, Any]:
+    settings = work.rooms.settings
+    trained_with = report.settings_of(work.job, spec, trainer, settings.train_checkpoint)
+    warning = trigger_warning(work.trigger, ordinary_words(settings.kohya_tokenizers))
+    warnings = report.warnings_of(described["photos"], warning)
+    return report.notes(trained_with, described, checked, warnings)
