@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: image-test run test lint types unit requirements clean help
+.PHONY: help run serve test lint types schema bench soak image-test requirements clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 run: $(STAMP) ## One picture, start to finish, on this machine: no GPU, bucket or ComfyUI needed
 	@$(BIN)/python -m local run
+
+serve: $(STAMP) ## A RunPod endpoint on this machine, on port 8000, until you stop it
+	@$(BIN)/python -m local serve
 
 test: lint types $(STAMP) ## Lint, types and every test: what decides whether a change lands
 	$(BIN)/pytest
@@ -20,6 +23,18 @@ lint: $(STAMP) ## ruff, rules and format
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
+
+schema: $(STAMP) ## Write docs/contract.schema.json anew from worker/contract.py
+	$(BIN)/python -m worker.schema > docs/contract.schema.json
+
+bench: $(STAMP) ## What is measured, as JSON: minutes, and a quiet machine wanted
+	$(BIN)/python -m benchmarks.image
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.registry
+	$(BIN)/python -m benchmarks.dataset
+
+soak: $(STAMP) ## Ten minutes of mixed jobs with faults at random, on four workers
+	$(BIN)/python -m local.soak --seconds 600
 
 image-test: ## Lint, build and run the image, with buildah and podman: as root, on Debian or Ubuntu
 	$(PYTHON) -m builder.image_test
