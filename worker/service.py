@@ -16,7 +16,7 @@ from lora_registry.cache import LoraCache
 from lora_registry.errors import RegistryError
 from lora_registry.registry import Registry
 from lora_registry.store import StoreError
-from worker import assembly, characters, health, image, video
+from worker import assembly, characters, health, image, train, video
 from worker.availability import Availability
 from worker.boot import Boot
 from worker.cancel import CancelToken
@@ -192,7 +192,7 @@ class Worker:
             case VideoJob():
                 return video.run(job, self.rooms, context)
             case TrainJob():
-                raise InvalidInput(f"task: {job.task} is not built yet.", field="task")
+                return train.run(job, self.rooms, context)
             case _:
                 assert_never(job)
 
