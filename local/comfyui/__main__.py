@@ -1,7 +1,6 @@
 """`python -m local.comfyui`: start the stand-in with ComfyUI's own options."""
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -38,9 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("RuntimeError: the stand-in was told to fail at its start.", file=sys.stderr)
         return 1
     time.sleep(faults.latency_s("start_delay_s"))
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         asyncio.run(_serve(options, faults))
-    return 0
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:  # the port is taken
+        print(f"Cannot listen: {error}", file=sys.stderr)
+    return 1
 
 
 async def _serve(options: Options, faults: Faults) -> None:

@@ -1,9 +1,9 @@
 """Latencies and faults that a test switches on; the one part of the stand-in ComfyUI lacks.
 
 They are set by `POST /stand-in/faults`, or by a JSON file named with `--stand-in-faults`, which is
-read at the start and again before each prompt. Latencies stay until changed; a fault happens
-`times` times (once when not said) and what is left of `times` is written back to the file, so that
-it is not caused again by the restart that it provoked.
+read at the start and again before each prompt and may hold a list of such objects. Latencies stay
+until changed; a fault happens `times` times (once when not said), and what is left of it is written
+back to the file, so that it is not caused again by the restart that it provoked.
 
     {"step_latency_s": 0.2, "crash_at": "step:3", "times": 1}
 
@@ -38,6 +38,7 @@ Fault = Literal[
     "empty_output",  # the first file saved is empty
     "missing_output",  # the first file saved is reported and not there
     "lose_history",  # the prompt never appears in history
+    "http_error_at",  # a request to this route, as "POST /prompt", is answered 500
 ]
 
 _LATENCIES: Final = get_args(Latency)
@@ -60,14 +61,18 @@ class Faults:
         self.reload()
 
     def reload(self) -> None:
-        """Read the file again, if there is one.
+        """Read the file again, if there is one; it then decides alone what is switched on.
 
         Raises:
             UnknownFault: it holds something else than faults.
         """
-        if self._file is not None and self._file.is_file():
-            with self._lock:
-                self._set(json.loads(self._file.read_text(encoding="utf-8")))
+        if self._file is None or not self._file.is_file():
+            return
+        held = json.loads(self._file.read_text(encoding="utf-8"))
+        with self._lock:
+            self._armed = {}
+            for given in held if isinstance(held, list) else [held]:
+                self._set(given)
 
     def set(self, given: Mapping[str, Any]) -> None:
         """Switch on what is given; `times` counts for all faults in it.
@@ -126,10 +131,9 @@ class Faults:
         """Leave in the file what a restarted stand-in is still to do."""
         if self._file is None:
             return
-        left = {name: at for name, (at, _) in self._armed.items()}
-        times = max((count for _, count in self._armed.values()), default=0)
+        left = [{name: at, "times": count} for name, (at, count) in self._armed.items()]
         temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**self._latencies, **left, "times": times}))
+        temporary.write_text(json.dumps([self._latencies, *left]))
         os.replace(temporary, self._file)  # noqa: PTH105 - says what it is for
 
 

@@ -145,7 +145,15 @@ class FaultRoutes:
 
 def application(engine: Engine, routes: Routes) -> web.Application:
     """All routes, ComfyUI's also below `/api` as there."""
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    faults = engine.around.faults
+
+    @web.middleware
+    async def failing(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if faults.due("http_error_at", f"{request.method} {request.path}"):
+            raise web.HTTPInternalServerError
+        return await handler(request)
+
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[failing])
     for (method, path), handler in routes.items():
         app.router.add_route(method, path, handler)
         app.router.add_route(method, f"/api{path}", handler)

@@ -99,6 +99,11 @@ def test_a_dropped_socket_and_the_truth_in_history(faulty: Server) -> None:
     assert history[prompt_id]["status"]["completed"]
 
 
+def test_http_errors_of_one_route(faulty: Server) -> None:
+    faulty.faults(http_error_at="GET /queue", times=2)
+    assert [faulty.get("/queue").status_code for _ in range(3)] == [500, 500, 200]
+
+
 def test_the_wrong_name_is_refused(faulty: Server) -> None:
     answer = faulty.post("/stand-in/faults", {"explode_at": "start"})
     assert answer.status_code == 400

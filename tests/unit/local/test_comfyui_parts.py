@@ -137,6 +137,16 @@ def test_a_restart_does_not_cause_a_fault_again(tmp_path: Path) -> None:
     assert again.latency_s("load_latency_s") == 1
 
 
+def test_faults_of_one_file_are_counted_apart(tmp_path: Path) -> None:
+    file = tmp_path / "faults.json"
+    file.write_text(json.dumps([{"disk_full": True, "times": 2}, {"crash_at": "start"}]))
+    faults = Faults(file)
+    assert faults.due("crash_at", "start")
+    faults.reload()
+    assert not faults.due("crash_at", "start")
+    assert [faults.due("disk_full") for _ in range(3)] == [True, True, False]
+
+
 @pytest.mark.parametrize("given", [{"explode": 1}, {"disk_full": True, "times": "x"}])
 def test_an_unknown_fault_changes_nothing(given: dict[str, object]) -> None:
     faults = Faults()
