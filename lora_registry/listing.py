@@ -66,8 +66,8 @@ def list_page(
     Args:
         store: the bucket.
         heads: reads the heads.
-        order: "id" is the order of keys in the bucket ("-" before "/" before digits and letters);
-            "newest" is by creation, latest first.
+        order: "id" is the store's own order of folders (S3 sorts keys, so `mira-2/` comes before
+            `mira/`; some stores sort names); "newest" is by creation, latest first.
         status: only characters with this status.
         limit: 1 to 1,000 characters.
         cursor: of the page before, for the same order and status.
