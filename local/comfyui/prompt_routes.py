@@ -53,7 +53,7 @@ class PromptRoutes:
             ("POST", "/history"): self._change_history,
             ("POST", "/interrupt"): self._interrupt,
             ("POST", "/free"): self._free,
-            ("POST", "/jobs/{job_id}/cancel"): self._cancel,
+            ("POST", "/api/jobs/{job_id}/cancel"): self._cancel,
         }
 
     async def _status(self, _request: web.Request) -> web.Response:
