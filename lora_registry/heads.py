@@ -17,7 +17,7 @@ from lora_registry.character import CharacterHead, milliseconds, parse_head, sta
 from lora_registry.conditions import Conditions
 from lora_registry.errors import WriteConflict
 from lora_registry.layout import head_key, newest_key
-from lora_registry.replay import Replay
+from lora_registry.replay import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 
 _REMEMBERED: Final = 4096  # heads of about 1 KB each
@@ -67,7 +67,7 @@ class Heads:
         """`get` for listings: leaves the memory to the characters that are in use."""
         key = head_key(character_id)
         try:
-            return parse_head(self._store.get(key).body, key)
+            return unless_torn(lambda: parse_head(self._store.get(key).body, key))
         except ObjectMissing:
             return None
 
@@ -146,20 +146,23 @@ class Heads:
         return head
 
     def _read(self, character_id: str) -> _Stored | None:
-        key = head_key(character_id)
-        with self._lock:
-            known = self._memory.get(character_id)
         try:
-            if known is None:
-                found = self._store.get(key)
-            else:
-                changed = self._store.get_if_changed(key, known.etag)
-                if changed is None:
-                    return known
-                found = changed
+            return unless_torn(lambda: self._read_once(character_id))
         except ObjectMissing:
             self.forget(character_id)
             return None
+
+    def _read_once(self, character_id: str) -> _Stored:
+        key = head_key(character_id)
+        with self._lock:
+            known = self._memory.get(character_id)
+        if known is None:
+            found = self._store.get(key)
+        else:
+            changed = self._store.get_if_changed(key, known.etag)
+            if changed is None:
+                return known
+            found = changed
         return self._remember(parse_head(found.body, key), found.etag)
 
     def _remember(self, head: CharacterHead, etag: str) -> _Stored:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from lora_registry.errors import DocumentInvalid
 from lora_registry.store import (
     ConditionsUnsupported,
     ObjectMissing,
@@ -17,6 +18,7 @@ from lora_registry.store import (
 
 log = logging.getLogger(__name__)
 
+_TORN_PAUSES_S: Final = (0.02, 0.1)
 _MAX_FAILURES: Final = 3  # of the kind that the store's client has retried already
 T = TypeVar("T")
 
@@ -60,3 +62,21 @@ class Replay:
                 log.info("registry request replayed", extra={"reason": type(error).__name__})
             self.sleep(random.uniform(0.0, bound))  # noqa: S311 - spreads writers, keeps no secret
             bound = min(bound * 2, self.longest_pause_s)
+
+
+def unless_torn(read: Callable[[], T]) -> T:
+    """Read a document, again after a moment if it does not parse.
+
+    S3 shows an object either before or after a write; some servers show it meanwhile (nanio sends
+    the new bytes cut to the old length).
+
+    Raises:
+        DocumentInvalid: it still does not parse after 0.12 s.
+    """
+    for pause in _TORN_PAUSES_S:
+        try:
+            return read()
+        except DocumentInvalid as error:
+            log.info("registry document read again", extra={"key": error.key})
+        time.sleep(pause)
+    return read()

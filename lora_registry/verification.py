@@ -15,6 +15,7 @@ from lora_registry.character import (
 )
 from lora_registry.errors import DocumentInvalid
 from lora_registry.listing import all_character_ids
+from lora_registry.replay import unless_torn
 from lora_registry.store import ObjectInfo, ObjectMissing, Store
 from lora_registry.tensorfile import sha256_of
 from lora_registry.windows import windowed
@@ -93,7 +94,7 @@ class Verification:
     def _head(self, character_id: str, findings: list[Finding]) -> CharacterHead | None:
         key = layout.head_key(character_id)
         try:
-            head = parse_head(self._store.get(key).body, key)
+            head = unless_torn(lambda: parse_head(self._store.get(key).body, key))
         except ObjectMissing:
             return None
         except DocumentInvalid as error:

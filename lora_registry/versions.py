@@ -15,7 +15,7 @@ from lora_registry.character import CharacterVersion, milliseconds, parse_versio
 from lora_registry.conditions import Conditions
 from lora_registry.errors import VersionNotFound
 from lora_registry.inspection import LoraFacts
-from lora_registry.replay import Replay
+from lora_registry.replay import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
 
@@ -91,7 +91,9 @@ class Versions:
         if known is not None:
             return known
         try:
-            return self._remember(parse_version(self._store.get(key).body, key))
+            return unless_torn(
+                lambda: self._remember(parse_version(self._store.get(key).body, key))
+            )
         except ObjectMissing as error:
             raise VersionNotFound(character_id, version) from error
 
