@@ -51,6 +51,18 @@ def gpu_memory(stats: Mapping[str, Any]) -> int | None:
 
 
 @contextlib.contextmanager
+def ready_afterwards(engine: Restartable) -> Iterator[None]:
+    """ComfyUI is ready behind the block, however the block ended."""
+    try:
+        yield
+    finally:
+        try:
+            engine.ensure_ready()
+        except EngineUnavailable:  # the training's own outcome matters more; the next job tries
+            log.exception("comfyui is not ready after the training")
+
+
+@contextlib.contextmanager
 def handed_over(
     engine: Restartable, comfyui: Memory, cancel: CancelToken, timeout_s: float = _FREE_TIMEOUT_S
 ) -> Iterator[None]:
@@ -60,7 +72,7 @@ def handed_over(
         EngineUnavailable: something else holds the GPU's memory, a restarted ComfyUI or not.
         Cancelled: while waiting for it.
     """
-    try:
+    with ready_afterwards(engine):
         comfyui.free(unload_models=True, free_memory=True)
         if not _wait_until_free(comfyui, cancel, timeout_s):
             log.warning("comfyui keeps the gpu; restarting it")
@@ -70,11 +82,6 @@ def handed_over(
                     "Something else holds the GPU's memory; try another worker."
                 )
         yield
-    finally:
-        try:
-            engine.ensure_ready()
-        except EngineUnavailable:  # the training's own outcome matters more; the next job tries
-            log.exception("comfyui is not ready after the training")
 
 
 def _wait_until_free(comfyui: Memory, cancel: CancelToken, timeout_s: float) -> bool:

@@ -1,5 +1,7 @@
 """From a train job to a LoRA on our disk that has passed every check."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -12,12 +14,12 @@ from worker.training.base_model import find_checkpoint, trained_layers
 from worker.training.captions import ordinary_words, trigger_warning
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.defaults import Circumstances, plan, resolution_of
-from worker.training.handover import gpu_memory, handed_over
+from worker.training.handover import gpu_memory, handed_over, ready_afterwards
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions
 from worker.training.losses import LossLog
 from worker.training.preparation import TrainingWork, prepared_dataset
-from worker.training.trainer import OnStep, PreparedDataset, Trainer, TrainingSpec, TrainingStep
+from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec, TrainingStep
 from worker.training.verify import Expected, verify
 from worker.training.weights import write_metadata
 from worker.training.workdir import bytes_needed, require_disk
@@ -114,31 +116,29 @@ def _train(
         losses.add(step)
         work.stages.step(step)
 
-    with work.context.timings.phase("training"):
-        if work.job.trainer == "kohya":
-            with handed_over(work.rooms.engine, work.rooms.comfyui, work.context.cancel):
-                path = _run(work, trainer, spec, dataset, on_step)
-        else:
-            path = _run(work, trainer, spec, dataset, on_step)
+    folder = work.folder.kept(work.job.trainer)
+    with work.context.timings.phase("training"), _engine_set_aside(work):
+        path = trainer.train(spec, dataset, folder, on_step, work.context.cancel)
     losses.save()
     return path
 
 
-def _run(
-    work: TrainingWork,
-    trainer: Trainer,
-    spec: TrainingSpec,
-    dataset: PreparedDataset,
-    on_step: OnStep,
-) -> Path:
-    generation = work.rooms.engine.generation
-    try:
-        folder = work.folder.kept(work.job.trainer)
-        return trainer.train(spec, dataset, folder, on_step, work.context.cancel)
-    except (Cancelled, TimedOut) as error:
-        if error.details.get("hung"):  # only a restart frees the GPU
-            work.rooms.engine.restart(generation)
-        raise
+@contextlib.contextmanager
+def _engine_set_aside(work: TrainingWork) -> Iterator[None]:
+    """ComfyUI makes room for a trainer of its own process, and is ready for the next job behind."""
+    engine, comfyui, cancel = work.rooms.engine, work.rooms.comfyui, work.context.cancel
+    if work.job.trainer == "kohya":
+        with handed_over(engine, comfyui, cancel):
+            yield
+        return
+    generation = engine.generation
+    with ready_afterwards(engine):
+        try:
+            yield
+        except (Cancelled, TimedOut) as error:
+            if error.details.get("hung"):  # only a restart frees the GPU
+                engine.restart(generation)
+            raise
 
 
 def _check(

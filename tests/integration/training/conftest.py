@@ -1,16 +1,19 @@
 """Real small parts for the training tests: a spec, a folder of PNGs, the stand-in trainer."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from local.s3 import S3Server
+from tests.integration.bench import settings_for
+from tests.integration.training.studio import STAND_IN, Studio, make_tokenizers
+from worker.service import Worker
 from worker.training.kohya_command import KohyaOptions
 from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
-
-_ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -51,13 +54,34 @@ def kohya(tmp_path: Path) -> KohyaOptions:
     """The stand-in in the trainer's place, with a checkpoint that nobody reads."""
     checkpoint = tmp_path / "sd_xl_base_1.0.safetensors"
     checkpoint.write_bytes(b"not read by the stand-in")
-    tokenizers = tmp_path / "tokenizers"
-    for name in ("openai_clip-vit-large-patch14", "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k"):
-        (tokenizers / name).mkdir(parents=True)
     return KohyaOptions(
-        folder=_ROOT / "local" / "kohya",
+        folder=STAND_IN,
         python=sys.executable,
         checkpoint=checkpoint,
-        tokenizers=tokenizers,
+        tokenizers=make_tokenizers(tmp_path),
         stall_timeout_s=2.0,
     )
+
+
+@pytest.fixture(scope="session")
+def open_studio(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """One worker that trains with the stand-in, for all tests of the branch."""
+    folder = tmp_path_factory.mktemp("studio")
+    tokenizers = make_tokenizers(folder)
+    settings = settings_for(s3, folder, KOHYA_DIR=str(STAND_IN), KOHYA_TOKENIZERS=str(tokenizers))
+    with Worker(settings) as worker:
+        worker.wait_ready()
+        yield Studio(worker, folder)
+
+
+@pytest.fixture
+def studio(open_studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
+    """That worker without faults; a job must leave neither file nor process behind."""
+    monkeypatch.setenv("KOHYA_FAULTS", str(open_studio.kohya_faults))
+    open_studio.kohya_faults.unlink(missing_ok=True)
+    open_studio.no_faults()
+    yield open_studio
+    open_studio.no_faults()
+    assert open_studio.leftovers() == []
+    assert not [*open_studio.trainings.glob("*")]
+    assert open_studio.rooms.engine.alive

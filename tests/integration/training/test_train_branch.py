@@ -1,0 +1,298 @@
+"""The train branch on the local stack: photos in, a usable character out, whatever happens."""
+
+import io
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from tests.integration.bench import fetched, graph_of, picture
+from tests.integration.training.studio import Studio, photo
+from worker import train
+from worker.cancel import CancelToken
+from worker.contract import TrainJob, parse_job
+from worker.progress import Progress
+from worker.rooms import JobContext
+from worker.training.preparation import TrainingWork
+from worker.training.production import train_character
+from worker.training.stages import TrainingStages
+from worker.training.workdir import TrainingFolder
+
+pytestmark = pytest.mark.process
+
+STAGES = ["photos", "captions", "training", "checking", "registering", "previews", "uploading"]
+
+
+def outputs(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    assert "error" not in result, result
+    return {output["kind"]: output for output in result["outputs"]}
+
+
+def versions(studio: Studio, character_id: str) -> list[str]:
+    return studio.keys(f"characters/{character_id}/versions/")
+
+
+def test_photos_become_a_character(studio: Studio) -> None:
+    images = [*studio.photos(), {"key": "inputs/photos/0.jpg"}, {"key": "inputs/none.jpg"}]
+    images[1]["caption"] = "reading on a bench"
+    result = studio.run(
+        studio.job("mira", images=images, name="Mira", preview_prompts=None), job_id="first"
+    )
+    character = result["character"]
+    assert (character["name"], character["active"]) == ("Mira", True)
+    assert character["version"].endswith("-first")
+
+    kinds = [each["verdict"] for each in result["dataset"]["photos"]]
+    assert kinds[6:] == ["rejected", "rejected"]
+    assert "rejected" not in kinds[:6]
+    captions = [each.get("caption") for each in result["dataset"]["photos"]]
+    trigger = character["trigger"]
+    assert captions[:2] == [f"{trigger} person", f"{trigger} person, reading on a bench"]
+    assert any("rejected" in warning for warning in result["warnings"])
+
+    check_weights(studio, result)
+    check_pictures(result)
+    report = json.loads(fetched(result["manifest"]["url"]))
+    assert "http" not in json.dumps(report)
+    assert report["check"] == result["check"]
+
+
+def check_weights(studio: Studio, result: dict[str, Any]) -> None:
+    found = outputs(result)
+    weights = studio.folder / "fetched.safetensors"
+    weights.write_bytes(fetched(found["lora"]["url"]))
+    with safe_open(weights, framework="numpy") as opened:
+        metadata = opened.metadata()
+    assert metadata["trigger"] == result["character"]["trigger"]
+    assert metadata["dataset_digest"] == result["dataset"]["digest"]
+    assert metadata["steps"] == "8"
+    assert metadata["trainer"] == result["training"]["trainer"] == "kohya (sd-scripts v0.10.1)"
+    assert result["check"]["modules"] == result["check"]["modules_learned"] == 722
+
+
+def check_pictures(result: dict[str, Any]) -> None:
+    found = outputs(result)
+    assert picture(found["sheet"]["url"]).height > 3 * 512
+    assert picture(found["curve"]["url"]).size == (960, 540)
+    assert result["previews"]["status"] == "done"
+    assert all(each["difference"] > 0 for each in result["previews"]["pictures"])
+
+
+def test_the_next_job_uses_it_without_a_restart(studio: Studio) -> None:
+    generation = studio.rooms.engine.generation
+    trained = studio.run(studio.job("vera"))["character"]
+    small = {"prompt": "x", "steps": 1, "width": 256, "height": 256}
+    image = studio.run({"task": "image", "character_id": "vera", **small})
+    assert image["character"]["version"] == trained["version"]
+    graph = graph_of(picture(image["outputs"][0]["url"]))
+    assert trained["trigger"] in graph["6"]["inputs"]["text"]
+    assert studio.rooms.engine.generation == generation
+
+
+def test_progress_covers_the_whole_job(studio: Studio) -> None:
+    stages = []
+    percents = []
+
+    class Recorder(Progress):
+        def report(self, stage: str, percent: float, **_: Any) -> None:
+            stages.append(stage)
+            percents.append(percent)
+
+    context = JobContext("progress", CancelToken(), Recorder(lambda _: None), studio.folder / "job")
+    context.folder.mkdir()
+    job = parse_job(studio.job("progress"))
+    assert isinstance(job, TrainJob)
+    train.run(job, studio.rooms, context)
+    assert list(dict.fromkeys(stages)) == STAGES
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+
+
+def test_an_archive_trained_by_comfyui(studio: Studio) -> None:
+    job = studio.job("archie", archive=studio.archive(), trainer="comfyui", rank=2, steps=4)
+    result = studio.run(job)
+    found = outputs(result)
+    assert result["dataset"]["photos"][0]["name"] == "set/0.jpg"
+    assert result["dataset"]["photos"][0]["caption"].endswith(", standing by a window")
+    assert result["training"]["trainer"].startswith("comfyui (")
+    assert result["training"]["alpha"] == 1.0
+    assert result["check"]["modules"] >= 722
+    assert found["lora"]["bytes"] == result["check"]["bytes"] or found["lora"]["bytes"] > 0
+    assert result["previews"]["status"] == "done"
+
+
+def test_comfyui_out_of_memory_is_tried_again(studio: Studio) -> None:
+    studio.faults(oom_at_node="TrainLoraNode")
+    result = studio.run(studio.job("oomy", trainer="comfyui", steps=2, batch_size=2))
+    assert "error" not in result, result
+
+
+def test_comfyui_that_dies_training_is_ready_for_the_next_job(studio: Studio) -> None:
+    studio.faults(crash_at="executing:TrainLoraNode")
+    result = studio.run(studio.job("crashy", trainer="comfyui", steps=4))
+    assert result["code"] == "engine_crashed"
+    assert studio.rooms.comfyui.system_stats()
+    assert studio.keys("characters/crashy/") == []
+
+
+def test_too_few_photos(studio: Studio) -> None:
+    small = photo(50, (300, 300))
+    studio.put("inputs/small.jpg", small, "image/jpeg")
+    images = [*studio.photos(4), {"key": "inputs/small.jpg"}]
+    result = studio.run(studio.job("nobody", images=images))
+    assert result["code"] == "dataset_rejected"
+    verdicts = [each["verdict"] for each in result["details"]["photos"]]
+    assert verdicts.count("rejected") == 1
+    assert studio.keys("characters/nobody/") == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "code"),
+    [
+        (["nan@3"], "training_diverged"),
+        (["nan_file"], "training_diverged"),
+        (["empty_lora"], "training_failed"),
+        (["silent"], "training_failed"),
+        (["oom@1", "oom@1"], "out_of_memory"),
+        (["kill@2", "kill@2", "kill@2"], "engine_crashed"),
+        (["disk_full@5"], "disk_full"),
+    ],
+)
+def test_a_failed_training_leaves_nothing(studio: Studio, faults: list[str], code: str) -> None:
+    studio.trainer_starts(*faults)
+    result = studio.run(studio.job("failed", batch_size=2))
+    assert result["code"] == code, result
+    assert str(studio.folder) not in json.dumps(result)
+    assert studio.keys("characters/failed/") == []
+    assert studio.starts_left() == []
+    studio.rooms.engine.wait_ready()
+
+
+def test_a_cancelled_training_leaves_nothing(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KOHYA_STEP_S", "0.05")
+    cancel = CancelToken()
+    done: list[dict[str, Any]] = []
+    job = studio.job("stopped", steps=10_000)
+    thread = threading.Thread(target=lambda: done.append(studio.run(job, cancel=cancel)))
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not any(update.get("step", 0) >= 3 for update in studio.updates):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    asked = time.monotonic()
+    cancel.cancel()
+    thread.join(20)
+    assert time.monotonic() - asked < 5
+    assert done[0]["code"] == "cancelled"
+    assert studio.keys("characters/stopped/") == []
+
+
+def test_previews_that_fail_do_not_cost_the_character(studio: Studio) -> None:
+    studio.faults(fail_at_node="KSampler", times=100)
+    result = studio.run(studio.job("plain"))
+    found = outputs(result)
+    assert result["previews"]["status"] == "failed"
+    assert result["previews"]["problem"]
+    assert "sheet" not in found
+    assert studio.rooms.registry.get("plain").active is not None
+
+
+def test_the_same_job_again_is_answered_and_not_trained(studio: Studio) -> None:
+    job = studio.job("again")
+    first = studio.run(job, job_id="once")
+    studio.trainer_starts("crash@1")
+    second = studio.run(job, job_id="once")
+    assert studio.starts_left() == ["crash@1"]
+    same = ("character", "dataset", "training", "check", "previews", "warnings", "seed")
+    assert {name: first[name] for name in same} == {name: second[name] for name in same}
+    assert [o["key"] for o in first["outputs"]] == [o["key"] for o in second["outputs"]]
+    assert len(versions(studio, "again")) == 1
+    assert studio.rooms.registry.get("again").revision == 1
+
+
+def test_a_second_job_makes_a_second_version(studio: Studio) -> None:
+    one = studio.run(studio.job("twice", trigger="zqvkmr"), job_id="one")
+    two = studio.run(studio.job("twice", activate=False), job_id="two")
+    assert len(versions(studio, "twice")) == 2
+    assert two["character"]["active"] is False
+    assert two["character"]["trigger"] == "zqvkmr"
+    head = studio.rooms.registry.get("twice")
+    assert head.active is not None
+    assert head.active.id == one["character"]["version"]
+
+
+def test_a_deleted_character_is_refused_before_anything_is_trained(studio: Studio) -> None:
+    studio.run(studio.job("gone"))
+    studio.rooms.registry.delete("gone")
+    studio.trainer_starts("none")
+    assert studio.run(studio.job("gone"))["code"] == "character_not_found"
+    assert studio.starts_left() == ["none"]
+
+
+class Died:
+    """Runs part of a job and then stops, as a worker does that is killed."""
+
+    def __init__(self, studio: Studio, character_id: str) -> None:
+        self.studio = studio
+        self.raw = studio.job(character_id)
+        job = parse_job(self.raw)
+        assert isinstance(job, TrainJob)
+        self.job_id = f"{character_id}-job"
+        folder = studio.folder / self.job_id
+        folder.mkdir()
+        cancel, progress = CancelToken(), Progress(lambda _: None)
+        context = JobContext(self.job_id, cancel, progress, folder)
+        training = TrainingFolder(studio.trainings, self.job_id)
+        training.__enter__()  # and never left: nobody cleans up behind a killed process
+        stages = TrainingStages(progress)
+        self.work = TrainingWork(job, "zqvkmr", studio.rooms, context, training, stages)
+
+    def retry(self) -> dict[str, Any]:
+        """The job again, with a trainer that must not be started."""
+        self.studio.trainer_starts("crash@1")
+        result = self.studio.run(self.raw, job_id=self.job_id)
+        assert self.studio.starts_left() == ["crash@1"]
+        assert len(versions(self.studio, result["character"]["character_id"])) == 1
+        return result
+
+
+def test_a_worker_that_died_after_the_training(studio: Studio) -> None:
+    died = Died(studio, "trained")
+    train_character(died.work)
+    result = died.retry()
+    assert set(outputs(result)) == {"lora", "curve", "sheet", "report"}
+
+
+def test_a_worker_that_died_after_the_registration(studio: Studio) -> None:
+    died = Died(studio, "registered")
+    train._register(died.work, train_character(died.work))
+    died.work.folder.__exit__(None, None, None)  # another worker has none of these files
+    result = died.retry()
+    assert result["dataset"]["digest"]
+    curve = Image.open(io.BytesIO(fetched(outputs(result)["curve"]["url"])))
+    assert (38, 96, 190) in {colour for _, colour in curve.getcolors(2**20) or []}
+    assert not [key for key in studio.keys("characters/registered/") if "notes" in key]
+
+
+def test_a_worker_that_died_between_version_and_head(studio: Studio) -> None:
+    died = Died(studio, "headless")
+    train._register(died.work, train_character(died.work))
+    died.work.folder.__exit__(None, None, None)
+    studio.rooms.store.delete("characters/headless/character.json")
+    result = died.retry()
+    assert result["character"]["active"] is True
+
+
+def test_a_worker_that_died_in_the_middle_of_the_training(studio: Studio) -> None:
+    died = Died(studio, "half")
+    studio.trainer_starts("kill@6", "kill@5", "kill@5")
+    result = studio.run(died.raw, job_id="warmup")
+    assert result["code"] == "engine_crashed"
+    studio.trainer_starts("none")
+    assert "error" not in studio.run(died.raw, job_id=died.job_id)
