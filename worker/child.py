@@ -8,8 +8,9 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.util import register_after_fork
 from pathlib import Path
-from typing import Self
+from typing import IO, Self, cast
 
 from worker.errors import WorkerError
 
@@ -67,9 +68,9 @@ class _Guard:
     """Kills the child's process group when this process is gone, however it went.
 
     A shell of its own session reads from a pipe that only we hold: it ends quietly when told so,
-    and kills the group when the pipe breaks, which SIGKILL to us does too. `PR_SET_PDEATHSIG`
-    would not do: it fires when the *thread* that forked ends, reaches the child but not the
-    child's children, and needs `preexec_fn`, which can deadlock in a process with threads.
+    and kills the group when the pipe breaks, as SIGKILL to us does. `PR_SET_PDEATHSIG` would not
+    do: it fires when the *thread* that forked ends, spares the child's children, and needs
+    `preexec_fn`, which can deadlock in a process with threads.
     """
 
     _SCRIPT = 'read -r group || exit 0; read -r _ || kill -s KILL -- "-$group"'
@@ -85,6 +86,9 @@ class _Guard:
             env={},
             start_new_session=True,
         )
+        self._pipe = cast("IO[bytes]", self._shell.stdin)
+        # The SDK forks a process for its pings, which outlives a SIGKILL to us with all our pipes.
+        register_after_fork(self._pipe, lambda pipe: pipe.close())
 
     def watch(self, group: int) -> None:
         """From here on the group dies with us."""
@@ -93,15 +97,13 @@ class _Guard:
     def dismiss(self) -> None:
         """The group is gone already (or never was): nothing to kill."""
         self._tell("\n")
-        if self._shell.stdin is not None:
-            self._shell.stdin.close()
+        self._pipe.close()
         self._shell.wait()
 
     def _tell(self, text: str) -> None:
         # A guard that somebody killed must not keep its child from being started or ended.
-        if self._shell.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._shell.stdin.write(text.encode())
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.write(text.encode())
 
 
 class ChildProcess:
