@@ -76,13 +76,18 @@ class PodFleet:
             self._pods[worker_id][0].seen(unhealthy=unhealthy)
 
     def refresh(self, worker_id: str) -> None:
-        """A worker asked to be stopped after its job: SIGTERM, then the next life of it."""
+        """A worker asked to be stopped after its job (`stopPod`)."""
         if worker_id in self._pods:
-            chore = asyncio.create_task(self._pods[worker_id][0].refresh())
+            chore = asyncio.create_task(self.stop(self._pods[worker_id][0]))
             self._chores.add(chore)
             chore.add_done_callback(self._chores.discard)
-            chore.add_done_callback(lambda _task: self._on_drain())
-            asyncio.get_running_loop().call_soon(self._on_drain)
+
+    async def stop(self, pod: Pod) -> None:
+        """SIGTERM and the grace, then the next life of it; waits for the end of this one."""
+        stopping = asyncio.create_task(pod.refresh())
+        await asyncio.sleep(0)  # it has refused further jobs by now
+        self._on_drain()
+        await stopping
 
     def kill_silent(self) -> None:
         """End the workers whose pings stopped."""

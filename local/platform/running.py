@@ -34,6 +34,12 @@ class RunningPlatform:
         """The process id of a worker; None between two lives of it, or when it was retired."""
         return next((pod.pid for pod in self._inner.fleet.pods if pod.id == worker_id), None)
 
+    def stop(self, worker_id: str, *, timeout_s: float = 60.0) -> None:
+        """Stop a worker as the platform does: no more jobs, SIGTERM, the grace; it starts anew."""
+        pod = next(pod for pod in self._inner.fleet.pods if pod.id == worker_id)
+        stopping = self._inner.fleet.stop(pod)
+        asyncio.run_coroutine_threadsafe(stopping, self._loop).result(timeout_s)
+
     def kill(self, worker_id: str) -> None:
         """SIGKILL to a worker's own process, as a crash would end it. It must be running."""
         pid = self.pid(worker_id)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.platform.jobs import Policy
+from local.faults import FaultProxy
 from local.registering import register_characters
 from local.stack import Stack
 from tests.integration.faults.rig import Rig, worker_rig
@@ -20,11 +20,13 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def worker(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A worker of image, video and characters jobs; its executionTimeout is 20 s."""
+    """A worker of image, video and characters jobs."""
     logs = tmp_path_factory.mktemp("faults")
-    policy = Policy(execution_timeout_s=20)
-    tasks = {"WORKER_TASKS": "image,video,characters,health"}
-    with worker_rig(stack, logs, free_port(), policy, **tasks) as rig:
+    tasks = "image,video,characters,health"
+    with (
+        FaultProxy(stack.s3.endpoint_url) as proxy,
+        worker_rig(stack, proxy, logs, free_port(), WORKER_TASKS=tasks) as rig,
+    ):
         yield rig
 
 

@@ -5,13 +5,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import requests
 
+from local.faults import FaultProxy
 from local.platform import containers
 from local.platform.jobs import Policy
 from local.platform.pods import PodOptions
@@ -29,10 +30,16 @@ class Rig:
     """One worker, its platform, its ComfyUI and its bucket, with what a test does to them."""
 
     def __init__(
-        self, stack: Stack, platform: RunningPlatform, comfyui_port: int, faults_file: Path
+        self,
+        stack: Stack,
+        platform: RunningPlatform,
+        proxy: FaultProxy,
+        comfyui_port: int,
+        faults_file: Path,
     ) -> None:
         self.stack = stack
         self.platform = platform
+        self.proxy = proxy
         self.client = platform.client
         self.work = stack.folder / "work"
         self._comfyui_port = comfyui_port
@@ -41,10 +48,11 @@ class Rig:
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def image(self, **fields: Any) -> str:
+    def image(self, *, policy: Mapping[str, int] | None = None, **fields: Any) -> str:
         """Submit an image job of the demo character; answers its id."""
         job = {"task": "image", "prompt": "a portrait", "character_id": "demo", "steps": 2}
-        return self.client.run({**job, "width": 256, "height": 256, **fields})
+        job_input = {**job, "width": 256, "height": 256, **fields}
+        return self.client.run(job_input, **({"policy": policy} if policy else {}))
 
     def finished(self, job_id: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """The status of a job when it has ended."""
@@ -89,6 +97,7 @@ class Rig:
 
         A ComfyUI that died behind the last job is started by the next one.
         """
+        self.proxy.clear()
         if not self._cleared():
             self._faults_file.unlink(missing_ok=True)
             self.completed(self.image())
@@ -103,9 +112,9 @@ class Rig:
 
     def armed(self) -> dict[str, Any]:
         """The faults that have not happened yet."""
-        left = json.loads(self._faults_file.read_text()) if self._faults_file.exists() else {}
-        names = [name for name in left if name != "times" and not name.endswith("_s")]
-        return {name: left[name] for name in names}
+        held = json.loads(self._faults_file.read_text()) if self._faults_file.exists() else []
+        left = {name: at for given in held for name, at in given.items()}
+        return {name: at for name, at in left.items() if name != "times" and name[-2:] != "_s"}
 
     def gpu_is_free(self) -> bool:
         """Whether ComfyUI answers and has nothing queued or running."""
@@ -142,11 +151,15 @@ class Rig:
         return containers.processes(marks[0].decode().split("=", 1)[1]) if marks else []
 
     def files(self) -> set[str]:
-        """Every file of the worker but its LoRA cache."""
+        """Every file of the worker but whole LoRAs, and what their cache keeps about them."""
+        walk = os.walk(self.work)  # unlike rglob, calm about folders that go meanwhile
+        paths = [
+            Path(folder, name).relative_to(self.work) for folder, _, names in walk for name in names
+        ]
         return {
-            str(path.relative_to(self.work))
-            for path in self.work.rglob("*")
-            if path.is_file() and "loras" not in path.relative_to(self.work).parts
+            str(path)
+            for path in paths
+            if "loras" not in path.parts or "parts" in path.parts or ".tmp" in path.name
         }
 
     def objects(self, job_id: str) -> list[str]:
@@ -169,13 +182,14 @@ class Rig:
 
 @contextmanager
 def worker_rig(
-    stack: Stack, logs: Path, comfyui_port: int, policy: Policy, **settings: str
+    stack: Stack, proxy: FaultProxy, logs: Path, comfyui_port: int, **settings: str
 ) -> Iterator[Rig]:
-    """A rig whose worker takes jobs when the block begins."""
+    """A rig whose worker takes jobs when the block begins, and reaches its bucket by `proxy`."""
     faults = logs / "stand-in-faults.json"
     given = {
         "COMFYUI_PORT": str(comfyui_port),
         "COMFYUI_ARGS": f"--stand-in-faults {faults}",
+        "S3_ENDPOINT_URL": proxy.url,
         "LOG_FORMAT": "text",
         **settings,
     }
@@ -188,8 +202,9 @@ def worker_rig(
         ping_interval_s=1,
         ping_timeout_s=30,
     )
+    policy = Policy(execution_timeout_s=30)
     with running(PlatformOptions(pods=pods, policy=policy)) as platform:
-        rig = Rig(stack, platform, comfyui_port, faults)
+        rig = Rig(stack, platform, proxy, comfyui_port, faults)
         rig.completed(rig.image(), timeout_s=60)
         yield rig
 
