@@ -148,7 +148,7 @@ COPY --from=models-svd --chown=worker:worker /models /comfyui/models
 FROM worker-env AS code
 WORKDIR /app
 COPY builder/__init__.py builder/errors.py builder/manifest.py builder/library.py \
-    builder/link_models.py builder/models.toml builder/healthcheck.py builder/
+    builder/link_models.py builder/models.toml builder/healthcheck.py builder/make_bucket.py builder/
 COPY --chmod=755 builder/entrypoint.sh builder/
 COPY lora_registry lora_registry
 COPY workflows workflows

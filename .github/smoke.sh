@@ -27,25 +27,7 @@ settings="--env S3_ENDPOINT_URL=http://$s3:8333 --env S3_BUCKET=characters
     --env S3_ADDRESSING_STYLE=path"
 
 # shellcheck disable=SC2086 # a list of options without spaces in their values
-docker run --rm --network "$network" $settings --entrypoint /opt/worker/bin/python "$image" -c '
-import os, time
-import boto3
-from botocore.exceptions import BotoCoreError, ClientError
-for _ in range(60):
-    try:
-        boto3.client(
-            "s3",
-            endpoint_url=os.environ["S3_ENDPOINT_URL"],
-            region_name="us-east-1",
-            aws_access_key_id=os.environ["S3_ACCESS_KEY_ID"],
-            aws_secret_access_key=os.environ["S3_SECRET_ACCESS_KEY"],
-        ).create_bucket(Bucket=os.environ["S3_BUCKET"])
-        break
-    except (BotoCoreError, ClientError):
-        time.sleep(1)
-else:
-    raise SystemExit("the S3 server did not come up")
-'
+docker run --rm --network "$network" $settings "$image" /opt/worker/bin/python -m builder.make_bucket
 
 # shellcheck disable=SC2086
 docker run --name "$worker" --network "$network" $settings "$image" \
