@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
 
 from local.comfyui.catalogue import Catalogue
 from local.comfyui.validation import Graph
-
-_BUDGET_BYTES: Final = 256 * 2**20  # ComfyUI evicts under memory pressure; here it is a fixed sum
 
 
 @dataclass(frozen=True)
@@ -21,38 +18,32 @@ class Result:
     ui: dict[str, Any] | None = None
 
 
-@dataclass
 class ResultCache:
-    """Results by signature; the longest unused go first when pictures need too much memory."""
+    """Results by signature, as long as prompts go on using them.
 
-    budget_bytes: int = _BUDGET_BYTES
-    _results: OrderedDict[str, tuple[Result, int]] = field(default_factory=OrderedDict)
-    _held_bytes: int = 0
+    ComfyUI by default lets go of all that the running prompt does not use while less memory is free
+    than the machine has (128 GB at most): on most machines always. So here always.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[str, Result] = {}
 
     def get(self, signature: str) -> Result | None:
         """The kept result, if there is one."""
-        if signature not in self._results:
-            return None
-        self._results.move_to_end(signature)
-        return self._results[signature][0]
+        return self._results.get(signature)
 
     def put(self, signature: str, result: Result) -> None:
         """Keep a result."""
-        self._drop(signature)
-        size = 1024 + sum(_size(value) for values in result.outputs for value in values)
-        self._results[signature] = (result, size)
-        self._held_bytes += size
-        while self._held_bytes > self.budget_bytes and len(self._results) > 1:
-            self._drop(next(iter(self._results)))
+        self._results[signature] = result
+
+    def release(self, used: Collection[str]) -> None:
+        """Let go of what the running prompt does not use."""
+        for signature in self._results.keys() - used:
+            del self._results[signature]
 
     def clear(self) -> None:
         """Forget everything, as `/free` with `free_memory` does."""
         self._results.clear()
-        self._held_bytes = 0
-
-    def _drop(self, signature: str) -> None:
-        if signature in self._results:
-            self._held_bytes -= self._results.pop(signature)[1]
 
 
 def signatures(
@@ -93,8 +84,3 @@ def is_link(value: object) -> bool:
         and isinstance(value[0], str)
         and isinstance(value[1], int | float)
     )
-
-
-def _size(value: Any) -> int:
-    held: int = getattr(value, "nbytes", 0)
-    return held

@@ -78,6 +78,11 @@ class Catalogue:
         flags: list[bool] = self._nodes[class_type]["output_is_list"]
         return flags
 
+    def hidden(self, class_type: str) -> Mapping[str, str]:
+        """Inputs that an older class gets from the server: name -> `PROMPT` and the like."""
+        hidden = self._nodes[class_type]["input"].get("hidden", {})
+        return {name: kind for name, kind in hidden.items() if isinstance(kind, str)}
+
     def keyed_by_node(self, class_type: str) -> bool:
         """Whether a node's id is part of its cache key (it asked for `UNIQUE_ID`)."""
         hidden = self._nodes[class_type]["input"].get("hidden", {})

@@ -89,6 +89,7 @@ class Execution:
             if not self._run_node(node_id):
                 return False
             schedule.done(node_id)
+            self._engine.cache.release(self._signatures.values())
         return True
 
     def _run_node(self, node_id: str) -> bool:
@@ -163,7 +164,12 @@ class Execution:
                 values[name] = self._results[value[0]].outputs[value[1]]
             elif name in known:
                 values[name] = [value]
-        return values
+        from_server = {
+            "PROMPT": self._graph,
+            "EXTRA_PNGINFO": self._prompt.extra_data.get("extra_pnginfo"),
+        }
+        hidden = self._engine.catalogue.hidden(self._class(node_id))
+        return values | {name: [from_server.get(kind)] for name, kind in hidden.items()}
 
     def _keep(self, node_id: str, result: Result) -> None:
         if result.ui is not None:

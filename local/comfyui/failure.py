@@ -36,21 +36,21 @@ _OUT_OF_MEMORY_TIPS: Final = (
 )
 
 
-class OutOfMemoryError(RuntimeError):
-    """What torch raises for want of GPU memory; ComfyUI reports it by its full name."""
+class OutOfMemory(RuntimeError):
+    """What torch raises for want of GPU memory."""
 
-    __module__ = "torch"
+    reported_as = "torch.OutOfMemoryError"
 
 
 def raise_due(faults: Faults, class_type: str) -> None:
     """Fail where a test has asked for it.
 
     Raises:
-        OutOfMemoryError: the fault `oom_at_node`.
+        OutOfMemory: the fault `oom_at_node`.
         RuntimeError: the fault `fail_at_node`.
     """
     if faults.due("oom_at_node", class_type):
-        raise OutOfMemoryError(_OUT_OF_MEMORY)
+        raise OutOfMemory(_OUT_OF_MEMORY)
     if faults.due("fail_at_node", class_type):
         raise RuntimeError("The stand-in was told to fail here.")
 
@@ -59,10 +59,10 @@ def described(error: Exception, values: Mapping[str, list[Any]]) -> dict[str, An
     """What `execution_error` says of an exception and of the inputs that led to it."""
     kind = type(error)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    tips = _OUT_OF_MEMORY_TIPS if isinstance(error, OutOfMemoryError) else ""
+    tips = _OUT_OF_MEMORY_TIPS if isinstance(error, OutOfMemory) else ""
     return {
         "exception_message": f"{error}\n{tips}",
-        "exception_type": f"{module}{kind.__qualname__}",
+        "exception_type": getattr(error, "reported_as", f"{module}{kind.__qualname__}"),
         "traceback": traceback.format_tb(error.__traceback__),
         "current_inputs": {name: [_shown(v) for v in given] for name, given in values.items()},
     }

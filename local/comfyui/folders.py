@@ -36,6 +36,8 @@ _LEGACY_NAMES: Final = {"unet": "diffusion_models", "clip": "text_encoders"}
 class OutsideOutputFolder(Exception):
     """A file name prefix that leads out of the output folder; ComfyUI's own words."""
 
+    reported_as = "Exception"
+
 
 class Folders:
     """Every folder of one server. Listings are read anew each time: new files count at once."""
@@ -138,10 +140,9 @@ class SavePath:
     """Where a Save node writes: `subfolder/name_00001_.ext`, counting on from what is there."""
 
     def __init__(self, folder: Path, prefix: str, *, width: int = 0, height: int = 0) -> None:
-        wanted = Path(_expand(prefix, width, height))
-        self.subfolder = str(wanted.parent) if str(wanted.parent) != "." else ""
-        self.name = wanted.name
-        self.folder = folder / wanted.parent
+        wanted = os.path.normpath(_expand(prefix, width, height))
+        self.subfolder, self.name = os.path.split(wanted)
+        self.folder = folder / self.subfolder
         if not _inside(folder, self.folder):
             raise OutsideOutputFolder(
                 "**** ERROR: Saving image outside the output folder is not allowed."

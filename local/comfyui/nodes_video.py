@@ -50,6 +50,9 @@ def create_video(_run: Run, inputs: Inputs) -> Output:
 
 def save_video(run: Run, inputs: Inputs) -> Output:
     """SaveVideo: mp4, mkv or webm; `auto` is mp4 with h264, AV1 in webm."""
+    if "format" not in inputs:  # no check before the prompt is queued notices that
+        message = "SaveVideo.execute() missing 1 required positional argument: 'format'"
+        raise TypeError(message)
     video: Video = inputs["video"]
     kind = inputs["format"] if inputs["format"] in _CONTAINERS else "mp4"
     codec = inputs.get("format.codec", inputs.get("codec", "auto"))
@@ -106,13 +109,13 @@ def _encoded(
     options: Mapping[str, str],
     metadata: Mapping[str, str],
 ) -> bytes:
-    """A whole video file; sides are cut to even numbers, as the codecs need."""
+    """A whole video file. Odd sides are an error of the h264 encoder, as with ComfyUI."""
     container_name, codec = kind
     body = io.BytesIO()
     flags = {"movflags": "use_metadata_tags"} if container_name == "mp4" else {}
     with av.open(body, "w", format=_CONTAINERS[container_name], container_options=flags) as target:
         target.metadata.update(metadata)
-        _encode(target, _even(frames), Fraction(round(fps * 1000), 1000), codec, dict(options))
+        _encode(target, frames, Fraction(round(fps * 1000), 1000), codec, dict(options))
     return body.getvalue()
 
 
@@ -141,12 +144,6 @@ def _quick(codec: str, options: dict[str, str]) -> dict[str, str]:
         "av1": {"preset": "12"},
     }
     return {**options, **speed[codec]}
-
-
-def _even(frames: Frames) -> Frames:
-    return tuple(
-        frame.crop((0, 0, frame.width // 2 * 2, frame.height // 2 * 2)) for frame in frames
-    )
 
 
 def _saved(run: Run, inputs: Inputs, suffix: str, body: bytes, value: Any) -> Output:

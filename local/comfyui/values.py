@@ -42,10 +42,8 @@ class Pictures:
 
     frames: Frames
 
-    @property
-    def nbytes(self) -> int:
-        """Memory held by the pixels."""
-        return sum(frame.width * frame.height * len(frame.getbands()) for frame in self.frames)
+    def __repr__(self) -> str:
+        return f"<{len(self.frames)} pictures of {self.size[0]} x {self.size[1]}>"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,11 +83,6 @@ class Video:
 
     pictures: Pictures
     fps: float
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held by the pixels."""
-        return self.pictures.nbytes
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import websocket
 from tests.conformance.servers import CHECKPOINTS, Server
 
 TRANSCRIPTS = Path(__file__).with_name("transcripts")
+_LISTED = ("checkpoints", "loras")  # models whose names are in refusals
 _TIMEOUT_S = 300.0
 
 Graph = dict[str, dict[str, Any]]
@@ -139,42 +140,48 @@ def recorded(name: str) -> tuple[Graph, Conversation]:
 
 
 def plain(value: Any, server: Server | None = None) -> Any:
-    """A value with all that may differ between two runs replaced."""
-    models = _model_names(server) if server is not None else list(CHECKPOINTS)
-    return _plain(value, models)
+    """A value with all that may differ between two runs replaced.
+
+    Args:
+        value: a message, body or entry of history.
+        server: whose model files are in it; None for what was recorded.
+    """
+    names = {"<checkpoints>": list(CHECKPOINTS), "<loras>": []}
+    if server is not None:
+        names = {f"<{kind}>": server.get(f"/models/{kind}").json() for kind in _LISTED}
+    return _plain(value, names)
 
 
-def _plain(value: Any, models: list[str]) -> Any:
+def _plain(value: Any, names: dict[str, list[str]]) -> Any:
     if isinstance(value, dict):
-        return {key: _plain_field(key, item, models) for key, item in value.items()}
+        return {key: _plain_field(key, item, names) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return "<checkpoints>" if value and value == models else [_plain(v, models) for v in value]
+        return [_plain(item, names) for item in value]
     if not isinstance(value, str):
         return value
-    value = value.replace(str(models), "<checkpoints>")
+    for word, listed in names.items():
+        value = value.replace(f"not in {listed}", f"not in {word}")
     value = re.sub(r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$|^[0-9a-f]{32}$", "<id>", value)
     return re.sub(r"_\d{5}_", "_<n>_", value)
 
 
-def _plain_field(key: str, value: Any, models: list[str]) -> Any:
+def _plain_field(key: str, value: Any, names: dict[str, list[str]]) -> Any:
     if key in ("timestamp", "create_time", "number", "color"):
         return f"<{key}>"
     if key == "traceback":
         return ["<traceback>"] if value else []
     if key == "prompt" and isinstance(value, list):  # an entry of history: number, id, graph, …
         value = ["<number>", *value[1:]]
+    if key == "input_config" and value and value[0] in names.values():
+        word = next(word for word, listed in names.items() if listed == value[0])
+        value = [word, *value[1:]]
     if key in ("executed", "current_outputs", "dependent_outputs"):
         return sorted(value)
     if key == "errors":
-        return sorted(_plain(value, models), key=lambda error: json.dumps(error, sort_keys=True))
+        return sorted(_plain(value, names), key=lambda error: json.dumps(error, sort_keys=True))
     if key == "details" and isinstance(value, str):
-        return sorted(_plain(line, models) for line in value.split("\n"))
-    return _plain(value, models)
-
-
-def _model_names(server: Server) -> list[str]:
-    names: list[str] = server.get("/models/checkpoints").json()
-    return names
+        return sorted(_plain(line, names) for line in value.split("\n"))
+    return _plain(value, names)
 
 
 def _listen(socket: Socket, act: Callable[[Message], None] | None) -> None:
