@@ -15,6 +15,7 @@ from tests.integration.training.studio import Studio, photo
 from worker import train
 from worker.cancel import CancelToken
 from worker.contract import TrainJob, parse_job
+from worker.errors import EngineCrashed
 from worker.progress import Progress
 from worker.rooms import JobContext
 from worker.training.preparation import TrainingWork
@@ -25,6 +26,32 @@ from worker.training.workdir import TrainingFolder
 pytestmark = pytest.mark.process
 
 STAGES = ["photos", "captions", "training", "checking", "registering", "previews", "uploading"]
+
+
+class Recorder(Progress):
+    """Everything that is reported, nothing throttled."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+        self.stages: list[str] = []
+        self.percents: list[float] = []
+        self.steps: list[int] = []
+        self.etas: list[float] = []
+
+    def report(
+        self,
+        stage: str,
+        percent: float,
+        *,
+        step: int | None = None,
+        steps: int | None = None,
+        eta_s: float | None = None,
+    ) -> None:
+        assert (step is None) is (steps is None)
+        self.stages.append(stage)
+        self.percents.append(percent)
+        self.steps += [] if step is None else [step]
+        self.etas += [] if eta_s is None else [eta_s]
 
 
 def outputs(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -94,22 +121,17 @@ def test_the_next_job_uses_it_without_a_restart(studio: Studio) -> None:
 
 
 def test_progress_covers_the_whole_job(studio: Studio) -> None:
-    stages = []
-    percents = []
-
-    class Recorder(Progress):
-        def report(self, stage: str, percent: float, **_: Any) -> None:
-            stages.append(stage)
-            percents.append(percent)
-
-    context = JobContext("progress", CancelToken(), Recorder(lambda _: None), studio.folder / "job")
+    recorder = Recorder()
+    context = JobContext("progress", CancelToken(), recorder, studio.folder / "job")
     context.folder.mkdir()
     job = parse_job(studio.job("progress"))
     assert isinstance(job, TrainJob)
     train.run(job, studio.rooms, context)
-    assert list(dict.fromkeys(stages)) == STAGES
-    assert percents == sorted(percents)
-    assert percents[-1] == 100
+    assert list(dict.fromkeys(recorder.stages)) == STAGES
+    assert recorder.percents == sorted(recorder.percents)
+    assert recorder.percents[-1] == 100
+    assert recorder.etas
+    assert min(recorder.etas) == 0
 
 
 def test_an_archive_trained_by_comfyui(studio: Studio) -> None:
@@ -291,8 +313,12 @@ def test_a_worker_that_died_between_version_and_head(studio: Studio) -> None:
 
 def test_a_worker_that_died_in_the_middle_of_the_training(studio: Studio) -> None:
     died = Died(studio, "half")
-    studio.trainer_starts("kill@6", "kill@5", "kill@5")
-    result = studio.run(died.raw, job_id="warmup")
-    assert result["code"] == "engine_crashed"
-    studio.trainer_starts("none")
-    assert "error" not in studio.run(died.raw, job_id=died.job_id)
+    studio.trainer_starts("kill@6", "kill@6", "kill@6")
+    with pytest.raises(EngineCrashed):
+        train_character(died.work)
+    recorder = Recorder()
+    context = JobContext(died.job_id, CancelToken(), recorder, studio.folder / died.job_id)
+    train.run(died.work.job, studio.rooms, context)
+    assert recorder.steps[0] == 4  # the state saved before the kill; not from the beginning
+    assert recorder.steps[-1] == 8
+    assert recorder.stages.count("photos") == 0

@@ -1,0 +1,213 @@
+"""What stands around a training: the GPU's handover, the job's folder, the losses, the stages."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from worker.cancel import CancelToken
+from worker.errors import Cancelled, DiskFull, EngineUnavailable
+from worker.progress import Progress
+from worker.training.base_model import find_checkpoint, trained_layers
+from worker.training.handover import gpu_memory, handed_over, ready_afterwards
+from worker.training.losses import LossLog
+from worker.training.report import warnings_of
+from worker.training.stages import TrainingStages
+from worker.training.trainer import TrainingStep
+from worker.training.workdir import TrainingFolder, bytes_needed, require_disk
+
+GIB = 2**30
+
+
+class Gpu:
+    """A ComfyUI as the handover sees it: models that go some looks after they are asked to."""
+
+    def __init__(self, *, looks: int = 2, device: str = "cuda", stuck_until_restart: bool = False):
+        self.looks = looks
+        self.device = device
+        self.stuck = stuck_until_restart
+        self.generation = 1
+        self.told: list[str] = []
+
+    def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
+        assert unload_models
+        assert free_memory
+        self.told.append("free")
+
+    def system_stats(self) -> Mapping[str, Any]:
+        if "free" in self.told and not self.stuck:
+            self.looks -= 1
+        free = 23 * GIB if self.looks <= 0 else 5 * GIB
+        device = {"type": self.device, "vram_total": 24 * GIB, "vram_free": free}
+        return {"devices": [device]}
+
+    def ensure_ready(self, cancel: CancelToken | None = None) -> None:
+        assert cancel is None
+        self.told.append("ready")
+
+    def restart(self, generation: int | None = None, cancel: CancelToken | None = None) -> None:
+        assert generation == 1
+        assert cancel is not None
+        self.told.append("restart")
+        self.stuck = False
+
+
+def test_the_training_begins_when_the_memory_is_free() -> None:
+    gpu = Gpu()
+    with handed_over(gpu, gpu, CancelToken()):
+        assert gpu.looks == 0
+        assert gpu.told == ["free"]
+    assert gpu.told == ["free", "ready"]
+
+
+def test_a_comfyui_that_keeps_it_is_restarted() -> None:
+    gpu = Gpu(stuck_until_restart=True)
+    with handed_over(gpu, gpu, CancelToken(), timeout_s=0.3):
+        assert gpu.told == ["free", "restart"]
+
+
+def test_memory_that_somebody_else_holds() -> None:
+    gpu = Gpu(looks=10**9)
+    with (
+        pytest.raises(EngineUnavailable, match="Something else"),
+        handed_over(gpu, gpu, CancelToken(), timeout_s=0),
+    ):
+        pytest.fail("the GPU is not free")
+    assert gpu.told == ["free", "restart", "ready"]
+
+
+def test_without_a_gpu_there_is_nothing_to_wait_for() -> None:
+    gpu = Gpu(looks=10**9, device="cpu")
+    with handed_over(gpu, gpu, CancelToken()):
+        pass
+    assert gpu_memory(gpu.system_stats()) is None
+    assert gpu_memory(Gpu().system_stats()) == 24 * GIB
+    assert gpu_memory({}) is None
+
+
+def test_a_cancel_ends_the_wait_and_comfyui_is_ready_all_the_same() -> None:
+    gpu, token = Gpu(looks=10**9), CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled), handed_over(gpu, gpu, token):
+        pytest.fail("cancelled")
+    assert gpu.told == ["free", "ready"]
+
+
+def test_the_trainings_failure_is_told_even_when_comfyui_is_gone_too() -> None:
+    class Gone(Gpu):
+        def ensure_ready(self, cancel: CancelToken | None = None) -> None:
+            raise EngineUnavailable(f"gone {cancel}")
+
+    with pytest.raises(KeyError), ready_afterwards(Gone()):
+        raise KeyError("the training's own")
+
+
+def test_the_folder_is_the_jobs_own_and_goes_with_it(tmp_path: Path) -> None:
+    root = tmp_path / "training"
+    with TrainingFolder(root, "job/../1") as folder:
+        assert folder.path.parent == root
+        folder.note("a.json", {"x": 1})
+        (folder.kept("k") / "f").touch()
+        assert folder.noted("a.json") == {"x": 1}
+        assert folder.noted("b.json") is None
+        assert list(folder.kept("k").iterdir())
+        assert not list(folder.fresh("k").iterdir())
+        assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
+    assert not list(root.iterdir())
+
+
+def test_a_killed_worker_leaves_it_to_the_same_job(tmp_path: Path) -> None:
+    TrainingFolder(tmp_path, "one").__enter__().note("a.json", {"x": 1})
+    with TrainingFolder(tmp_path, "two") as other:
+        assert other.noted("a.json") is None
+    with TrainingFolder(tmp_path, "one") as same:
+        assert same.noted("a.json") == {"x": 1}
+
+
+def test_what_nobody_came_back_for_goes(tmp_path: Path) -> None:
+    old = TrainingFolder(tmp_path, "old").__enter__().path
+    long_ago = time.time() - 8 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    with TrainingFolder(tmp_path, "new"):
+        assert not old.exists()
+
+
+def test_the_disk_is_looked_at_before(tmp_path: Path) -> None:
+    require_disk(tmp_path, 1)
+    with pytest.raises(DiskFull, match="GB of disk") as caught:
+        require_disk(tmp_path, 10**18)
+    assert caught.value.details["needed_bytes"] == 10**18
+    assert 3e9 < bytes_needed(32) < 6e9
+    assert bytes_needed(64) > bytes_needed(32)
+
+
+def test_losses_survive_a_restart(tmp_path: Path) -> None:
+    folder = TrainingFolder(tmp_path, "job").__enter__()
+    log = LossLog(folder)
+    for step in range(1, 1200):
+        log.add(TrainingStep(step, 2000, 1 / step))
+    log.add(TrainingStep(1199, 2000, 0.5))
+    log.add(TrainingStep(0, 2000, 9.0))
+    log.add(TrainingStep(7, 2000, None))
+    log.add(TrainingStep(7, 2000, float("nan")))
+    log.save()
+    curve = LossLog(folder).curve()
+    assert len(curve) == 500
+    assert (curve[0], curve[-1]) == ((1, 1.0), (1199, 0.5))
+
+
+def test_the_percentage_never_goes_back() -> None:
+    class Kept(Progress):
+        def report(self, stage: str, percent: float, **more: Any) -> None:
+            kept.append((stage, percent, more))
+
+    kept: list[tuple[str, float, dict[str, Any]]] = []
+    stages = TrainingStages(Kept(lambda _: None))
+    stages.at("photos", 0.5)
+    stages.step(TrainingStep(50, 100, 0.1, 2.0))
+    stages.step(TrainingStep(20, 100))
+    stages.at("uploading", 7)
+    assert [percent for _, percent, _ in kept] == [4, 47.5, 47.5, 100]
+    assert kept[1][2] == {"step": 50, "steps": 100, "eta_s": 100.0}
+
+
+def test_warnings_say_what_could_be_better() -> None:
+    photos = [{"verdict": kind} for kind in ["kept"] * 6 + ["warned", "rejected"]]
+    assert warnings_of(photos, "The trigger …") == [
+        "The trigger …",
+        "Only 7 photos were usable; 10 or more are better.",
+        "1 of 8 photos were rejected.",
+        "1 photos have weaknesses; dataset.photos says which.",
+    ]
+    assert warnings_of([{"verdict": "kept"}] * 20, None) == []
+
+
+def test_the_layers_to_adapt_are_read_from_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "base.safetensors"
+    block = "model.diffusion_model.input_blocks.4.1"
+    matrix, vector = np.zeros((2, 2), np.float16), np.zeros(2, np.float16)
+    tensors = {
+        f"{block}.proj_in.weight": matrix,
+        f"{block}.transformer_blocks.0.attn1.to_out.0.weight": matrix,
+        f"{block}.transformer_blocks.0.norm1.weight": vector,
+        "model.diffusion_model.middle_block.1.proj_out.weight": matrix,
+        "model.diffusion_model.time_embed.0.weight": matrix,
+        "first_stage_model.x.weight": matrix,
+    }
+    save_file(tensors, path)
+    assert trained_layers(path) == {
+        "input_blocks_4_1_proj_in",
+        "input_blocks_4_1_transformer_blocks_0_attn1_to_out_0",
+        "middle_block_1_proj_out",
+    }
+    path.write_bytes(json.dumps({}).encode())
+    assert trained_layers(path) == frozenset()
+    assert trained_layers(None) == frozenset()
+    assert find_checkpoint(path.name, [tmp_path / "none", tmp_path]) == path
+    assert find_checkpoint("other", [tmp_path]) is None
