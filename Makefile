@@ -42,6 +42,7 @@ image-test: ## Lint, build and run the image, with buildah and podman: as root, 
 requirements: $(STAMP) ## Compile requirements*.txt, with hashes, from the short *.in files
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements.in -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements-dev.in -o requirements-dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements-image.in -o requirements-image.txt
 
 clean: ## Remove what these targets made
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
