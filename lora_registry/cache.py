@@ -195,7 +195,7 @@ def _verify(path: Path, version: Weights, check: Check) -> None:
 def _corrupt(version: Weights, reason: str) -> RegistryError:
     return LoraCorrupt(
         f"The LoRA of character {version.character_id!r}, version {version.version!r}, is "
-        f"damaged in the bucket: {reason}; register or train it again.",
+        f"damaged: {reason}; if it stays so, register or train it again.",
         details={"key": version.key, "sha256": version.sha256},
     )
 

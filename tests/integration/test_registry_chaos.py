@@ -1,0 +1,26 @@
+"""Writers in several processes, some killed with SIGKILL: the small edition of the benchmark."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.registry_chaos import STORES, Plan, chaos, serving, sound
+from local.s3 import S3Server
+
+SMALL = Plan(writers=8, processes=2, killed=3, characters=3, versions=2)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("kind", STORES)
+def test_nothing_acknowledged_is_lost(kind: str, s3: S3Server, tmp_path: Path) -> None:
+    if kind == "careless":
+        with serving(kind) as options:
+            result = chaos(options, SMALL)
+    else:
+        options = s3.options(prefix=tmp_path.name)
+        result = chaos(options, SMALL, refusing=kind == "refusing")
+    assert sound(result), result
+    assert result["conditions"] == ("enforced" if kind == "enforcing" else "not enforced")
+    assert result["killed_while_writing"] == SMALL.killed
+    assert result["acknowledged"] >= SMALL.writers * SMALL.versions + SMALL.killed
+    assert result["requests_per_write_alone"] <= 6
