@@ -59,8 +59,9 @@ async def _serve(options: Options, faults: Faults) -> None:
     runner = web.AppRunner(application(engine, routes), access_log=None)
     await runner.setup()
     executor.start()
-    await web.TCPSite(runner, options.host, options.port).start()
+    # Said before it listens: whoever sees it answer has its whole log.
     print(f"To see the GUI go to: http://{options.host}:{options.port}", flush=True)
+    await web.TCPSite(runner, options.host, options.port).start()
     await engine.events.deliver()
 
 
