@@ -37,6 +37,7 @@ def make_base(shop: Shop) -> None:
     if not tar.exists():
         fresh = tar.with_suffix(".new.tar")
         slim = [f"--dpkgopt=path-exclude=/usr/share/{kind}/*" for kind in ("doc", "man", "locale")]
+        slim.append("--dpkgopt=force-unsafe-io")  # it is thrown away if the machine goes down
         options = ["--variant=minbase", "--include=ca-certificates", *slim, SUITE, str(fresh)]
         shop.run(["mmdebstrap", *options], log="mmdebstrap", timeout_s=300)
         fresh.replace(tar)
