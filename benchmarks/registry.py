@@ -27,7 +27,15 @@ from benchmarks.registry_writer import CountedStore, open_store
 from local.lora_file import write_demo_lora
 from local.s3 import S3Server
 from lora_registry.cache import LoraCache
-from lora_registry.character import CharacterHead, UsableVersion, activated, first_head, stamped
+from lora_registry.changes import (
+    activated,
+    first_head,
+    stamped,
+)
+from lora_registry.character import (
+    CharacterHead,
+    UsableVersion,
+)
 from lora_registry.inspection import inspect
 from lora_registry.layout import head_key, newest_key, version_key
 from lora_registry.listing import Order

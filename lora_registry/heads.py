@@ -13,7 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from lora_registry.character import CharacterHead, milliseconds, parse_head, stamped
+from lora_registry.changes import (
+    stamped,
+)
+from lora_registry.character import (
+    CharacterHead,
+    milliseconds,
+    parse_head,
+)
 from lora_registry.conditions import Conditions
 from lora_registry.errors import WriteConflict
 from lora_registry.layout import head_key, newest_key

@@ -11,18 +11,20 @@ import uuid
 from collections.abc import Callable
 
 from lora_registry import layout
-from lora_registry.character import (
-    CharacterHead,
-    CharacterVersion,
-    UsableVersion,
+from lora_registry.changes import (
     activated,
     deleted,
     first_head,
-    pinned,
     renamed,
     restored,
     rollback_target,
     rolled_back,
+)
+from lora_registry.character import (
+    CharacterHead,
+    CharacterVersion,
+    UsableVersion,
+    pinned,
     usable,
 )
 from lora_registry.conditions import Conditions

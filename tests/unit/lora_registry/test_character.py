@@ -8,23 +8,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from lora_registry import layout
-from lora_registry.character import (
+from lora_registry.changes import (
     MAX_PREVIOUS,
     MAX_WRITES,
-    CharacterHead,
-    CharacterVersion,
     activated,
     deleted,
     first_head,
-    milliseconds,
-    parse_head,
-    pinned,
     renamed,
     restored,
     rollback_target,
     rolled_back,
     stamped,
     swept,
+)
+from lora_registry.character import (
+    CharacterHead,
+    CharacterVersion,
+    milliseconds,
+    parse_head,
+    pinned,
     usable,
 )
 from lora_registry.errors import (
