@@ -117,6 +117,13 @@ class Registry:
             self.get(character_id, tombstone=True)
         return versions
 
+    def made_by(self, character_id: str, job_id: str) -> CharacterVersion | None:
+        """The version that an earlier run of a job wrote, if any; one request, or two."""
+        for version in self._versions.ids(character_id):
+            if layout.made_by(version, job_id):
+                return self.version(character_id, version)
+        return None
+
     def list(
         self,
         *,
@@ -139,7 +146,7 @@ class Registry:
         activate: bool = True,
         check: Callable[[], None] | None = None,
     ) -> CharacterVersion:
-        """Register a LoRA: weights, then version, then head; six requests when nobody interferes.
+        """Register a LoRA: weights, then version, then head; five requests when nobody interferes.
 
         Run again with the same job id, also after a crash at any point and whatever the clock says,
         it ends in the same version; another file is then not sent.
@@ -156,20 +163,36 @@ class Registry:
         """
         ids = self._replay.run(lambda: self._versions.ids(new.character_id))
         version = self._versions.add(new, ids, check)
+        self._adopt(version, new.name, activate=activate, fresh=not ids)
+        return version
 
+    def adopt(
+        self, version: CharacterVersion, *, name: str | None = None, activate: bool = True
+    ) -> CharacterHead:
+        """The last step of `add_version` alone, for a version that `made_by` found.
+
+        Changes nothing if the head was written before, whatever others made of it since. Raises as
+        `add_version` does.
+        """
+        return self._adopt(version, name, activate=activate)
+
+    def _adopt(
+        self, version: CharacterVersion, name: str | None, *, activate: bool, fresh: bool = False
+    ) -> CharacterHead:
         def change(head: CharacterHead | None) -> CharacterHead:
-            base = head or first_head(version, name=new.name or new.character_id)
+            base = head or first_head(version, name=name or version.character_id)
             if base.deleted:
-                raise CharacterDeleted(new.character_id)
-            base = renamed(base, new.name)
+                raise CharacterDeleted(version.character_id)
+            base = renamed(base, name)
             return activated(base, version) if activate else base
 
-        self._heads.change(new.character_id, change, write_id=f"add-{version.id}", fresh=not ids)
+        write_id = f"add-{version.id}"
+        head = self._heads.change(version.character_id, change, write_id=write_id, fresh=fresh)
         log.info(
             "version added",
             extra={"character_id": version.character_id, "version": version.id, "active": activate},
         )
-        return version
+        return head
 
     def activate(
         self, character_id: str, version: str, *, job_id: str | None = None

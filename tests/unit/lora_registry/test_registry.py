@@ -238,6 +238,27 @@ def test_a_retry_does_not_undo_what_others_did_since(registry: Registry, lora: P
     assert registry.get("mira").active == second.active
 
 
+def test_a_job_finds_what_an_earlier_run_of_it_wrote(
+    memory: MemoryStore, registry: Registry, watched: WatchedStore, lora: Path
+) -> None:
+    assert registry.made_by("mira", "job-1") is None
+
+    def die(verb: str, key: str) -> None:
+        if key == layout.head_key("mira"):
+            raise Died(verb)
+
+    watched.before = die
+    with pytest.raises(Died):
+        registry.add_version(new_version(lora))
+    later = Registry(memory)
+    made = later.made_by("mira", "job-1")
+    assert made is not None
+    assert later.adopt(made, name="Mira").active == made.active
+    other = later.add_version(new_version(lora, job_id="job-2"))
+    assert later.adopt(made).active == other.active  # done before: others' work stays
+    assert later.get("mira").name == "Mira"
+
+
 def test_a_retried_rollback_job_goes_back_once(registry: Registry, lora: Path) -> None:
     for number in range(3):
         registry.add_version(new_version(lora, job_id=f"job-{number}"))
