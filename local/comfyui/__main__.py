@@ -1,6 +1,7 @@
 """`python -m local.comfyui`: start the stand-in with ComfyUI's own options."""
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ async def _serve(options: Options, faults: Faults) -> None:
 
 
 def _engine(options: Options, faults: Faults) -> Engine:
+    shutil.rmtree(options.temp, ignore_errors=True)  # as ComfyUI does at each start
     folders = Folders(
         models=options.models, output=options.output, input=options.input, temp=options.temp
     )
