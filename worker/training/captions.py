@@ -13,6 +13,8 @@ from typing import Final, Protocol
 
 from PIL import Image
 
+from worker.generation.prompts import carries
+
 _CONSONANTS: Final = "bdfghjklmnpqrstvwxzk"
 _TRIGGER_LETTERS: Final = 6
 _COMMON_TOKENS: Final = 40_000  # CLIP's vocabulary is ordered by frequency; `sks` stands at 48,136
@@ -59,7 +61,7 @@ class TemplateCaptioner:
 def with_trigger(caption: str, trigger: str, class_noun: str) -> str:
     """The caption led by trigger and class noun, unless the trigger stands in it as a word."""
     text = caption.strip()
-    if re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE):
+    if carries(text, trigger):
         return text
     return f"{trigger} {class_noun}, {text}" if text else f"{trigger} {class_noun}"
 

@@ -193,7 +193,8 @@ def _sha256(path: Path) -> str:
 
 
 def _sentence(error: ImageRejected) -> str:
-    return str(error).replace("It: ", "It ", 1)
+    text = str(error).removeprefix("It: ")
+    return f"It {text}" if text.startswith("is ") else text[:1].upper() + text[1:]
 
 
 def _png_name(index: int) -> str:

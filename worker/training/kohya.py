@@ -66,7 +66,7 @@ class KohyaTrainer:
         self._check_installed()
         attempts = Attempts(workdir, spec.steps)
         deadline = Deadline(spec.deadline_s)
-        restarts = 0
+        restarts, spared = 0, False
         while True:
             attempt, resume = attempts.next()
             run = _Run(self._options, spec, dataset, attempt, resume)
@@ -74,8 +74,9 @@ class KohyaTrainer:
                 return run.watch(on_step, cancel, deadline)
             except OutOfMemory:
                 smaller = sparing(spec)
-                if smaller == spec:
+                if spared or smaller == spec:
                     raise
+                spared = True
                 spec = replace(smaller, deadline_s=deadline.remaining)
                 log.warning("out of memory", extra={"batch_size": spec.batch_size})
             except EngineCrashed:

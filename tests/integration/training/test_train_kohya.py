@@ -100,9 +100,11 @@ def test_out_of_memory_is_tried_again_at_half_the_batch(bench: Bench, faults: Pa
 
 
 def test_out_of_memory_twice_is_the_end(bench: Bench, faults: Path) -> None:
+    bench.spec = replace(bench.spec, batch_size=4)
     faults.write_text("oom@1\noom@1\nnone")
     with pytest.raises(OutOfMemory):
         bench.train()
+    assert faults.read_text() == "none"
 
 
 def test_nothing_is_left_to_spare(spec: TrainingSpec) -> None:

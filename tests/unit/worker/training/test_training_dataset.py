@@ -170,6 +170,8 @@ def test_every_photo_gets_its_verdict(folders: tuple[Path, Path]) -> None:
         ("rejected", ["unreadable"]),
         ("rejected", ["unreadable"]),
     ]
+    sentences = [verdict.reasons[0].message for verdict in judged.verdicts[4:]]
+    assert sentences == ["It is not a JPEG, PNG or WebP picture.", "It could not be read."]
     assert sorted(path.name for path in out.iterdir()) == ["000.png", "003.png"]
     assert not list(incoming.iterdir())
 
@@ -198,6 +200,14 @@ def test_photos_become_upright_opaque_rgb_pngs(folders: tuple[Path, Path]) -> No
         assert image.height > image.width
     with Image.open(out / "001.png") as image:
         assert image.getextrema() == ((255, 255),) * 3
+
+
+def test_a_picture_with_too_many_pixels(folders: tuple[Path, Path]) -> None:
+    Image.new("L", (1100, 1000)).save(folders[0] / "0", "PNG")
+    given = [Fetched(0, "0", folders[0] / "0")]
+    (verdict,) = judge_photos(given, folders[1], LIMITS, nothing, ignore).verdicts
+    (reason,) = verdict.reasons
+    assert reason.message == "The picture has more than 1000000 pixels; scale it down."
 
 
 def test_large_photos_are_scaled_to_what_the_training_needs(folders: tuple[Path, Path]) -> None:
