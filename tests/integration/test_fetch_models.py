@@ -30,6 +30,8 @@ from builder.fetch_models import Options, fetch, open_transfer
 from builder.library import Shelves
 from builder.manifest import Model
 from builder.transfer import Patience, Transfer
+from local.s3 import S3Server
+from worker.storage import ObjectStore
 
 BODY = bytes(range(256)) * 1500 + b"the end"  # 384,007 bytes: six parts of 64 KiB, the last short
 PART = 64 << 10
@@ -413,6 +415,22 @@ def test_command_says_what_was_wrong(
     assert "0" * 64 in message
     assert WANTED.sha256 in message
     assert "Traceback" not in message
+
+
+def test_models_come_from_our_bucket(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ObjectStore(s3.options()) as bucket:
+        bucket.put("models/model.bin", BODY, "application/octet-stream")
+    monkeypatch.setenv("S3_ENDPOINT_URL", s3.endpoint_url)
+    monkeypatch.setenv("S3_ACCESS_KEY_ID", s3.access_key_id)
+    monkeypatch.setenv("S3_SECRET_ACCESS_KEY", s3.secret_access_key)
+    ours = model(Hub(), url=f"s3://{s3.bucket}/models/model.bin")
+    options = Options(shelves=Shelves((), ()), patience=QUICK)
+    assert fetch(ours, tmp_path, options).startswith("fetched")
+    assert (tmp_path / "checkpoints" / "model.bin").read_bytes() == BODY
+    with pytest.raises(SourceMissing):
+        fetch(replace(ours, url=f"s3://{s3.bucket}/models/none.bin"), tmp_path, options)
 
 
 def test_s3_addresses_are_signed_for_our_endpoint() -> None:
