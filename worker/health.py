@@ -1,5 +1,6 @@
 """The health branch: what runs here and whether it is well."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def run(_job: HealthJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
             }
             for name, workflow in rooms.workflows.items()
         },
-        "cache": _cache(rooms),
+        "cache": dataclasses.asdict(rooms.loras.usage()),
         **parts,
     }
 
@@ -68,12 +69,3 @@ def _storage(rooms: Rooms) -> dict[str, Any]:
 def _disk(folder: Path) -> dict[str, Any]:
     usage = shutil.disk_usage(folder)
     return {"ok": usage.free > 0, "total": usage.total, "free": usage.free}
-
-
-def _cache(rooms: Rooms) -> dict[str, Any]:
-    files = [path.stat().st_size for path in rooms.settings.loras_folder.glob("*.safetensors")]
-    return {
-        "files": len(files),
-        "bytes": sum(files),
-        "budget_bytes": rooms.settings.lora_cache_bytes,
-    }
