@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RegistryError, StoreError, WorkerError) as error:
         document = {"error": str(error), "code": error.code, "retryable": error.retryable}
         sys.stderr.write(f"{json.dumps(document) if words.json else error}\n")
-        return _FAILED
+    except OSError as error:  # of a file that a person named: its path helps here
+        sys.stderr.write(f"{error.filename}: {error.strerror}\n")
+    return _FAILED
 
 
 def _run(words: argparse.Namespace, settings: Settings) -> int:

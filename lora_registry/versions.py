@@ -13,13 +13,15 @@ from typing import Any, Final
 from lora_registry import layout
 from lora_registry.character import CharacterVersion, milliseconds, parse_version
 from lora_registry.conditions import Conditions
-from lora_registry.errors import VersionNotFound
+from lora_registry.errors import InvalidRequest, VersionNotFound
 from lora_registry.inspection import LoraFacts
 from lora_registry.replay import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
 
 DEFAULT_STRENGTH: Final = 1.0
+MAX_STRENGTH: Final = 2.0
+MAX_TEXT: Final = 200
 _REMEMBERED: Final = 4096  # documents of about 1 KB each, which never change
 _READERS: Final = 16
 WEIGHTS_TYPE: Final = "application/octet-stream"
@@ -38,7 +40,7 @@ class NewVersion:
         class_noun: what the character is ("person").
         base_model: the family it is for; None takes what the file's shapes say.
         name: the character's display name; None keeps the present one, or takes the id.
-        strength: what a job uses that names none.
+        strength: what a job uses that names none, -2 to 2.
         training: what is worth keeping about how it came to be, JSON values only.
     """
 
@@ -117,7 +119,12 @@ class Versions:
             new: the file and what is said about it.
             ids: the versions there are.
             check: called during hashing and upload; what it raises ends the call.
+
+        Raises:
+            InvalidRequest: what is said about the file cannot be kept.
+            StoreError: the store failed; doing it again is safe.
         """
+        _check(new)
         for version in ids:
             if layout.made_by(version, new.job_id):
                 return self.get(new.character_id, version)
@@ -187,6 +194,20 @@ class Versions:
             while len(self._memory) > _REMEMBERED:
                 self._memory.popitem(last=False)
         return version
+
+
+def _check(new: NewVersion) -> None:
+    """Refuse what a job could not use, or a document not hold. Raises InvalidRequest."""
+    if not -MAX_STRENGTH <= new.strength <= MAX_STRENGTH:  # also of what is not a number
+        raise InvalidRequest(
+            f"strength must be between -{MAX_STRENGTH:g} and {MAX_STRENGTH:g}.", field="strength"
+        )
+    for field in ("trigger", "class_noun", "name"):
+        text = getattr(new, field)
+        if text is not None and not (0 < len(text) <= MAX_TEXT and text.isprintable()):
+            raise InvalidRequest(
+                f"{field} must be 1 to {MAX_TEXT} printable characters.", field=field
+            )
 
 
 def _after(ids: Sequence[str], now: datetime) -> datetime:

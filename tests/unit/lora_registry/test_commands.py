@@ -133,6 +133,15 @@ def test_missing_settings_are_misuse(
     assert "S3_BUCKET is missing" in capsys.readouterr().err
 
 
+def test_a_file_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("S3_BUCKET", "S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "made-up")
+    assert main(["register", "mira", "--file", "not-there.safetensors"]) == 1
+    assert "not-there.safetensors: No such file" in capsys.readouterr().err
+
+
 def test_a_table_is_as_wide_as_what_is_in_it() -> None:
     assert table(("a", "bb"), [("ccc", 1)]) == "a    bb\nccc  1"
 

@@ -87,3 +87,27 @@ def test_a_store_that_stops_supporting_conditions_is_probed_again() -> None:
     conditions.create("a", b"1")
     assert not Conditions(store).enforced
     assert store.get("a").body == b"1"
+
+
+@pytest.mark.parametrize("verb", ["put_if_absent", "put_if_match"])
+def test_a_lost_reply_is_not_taken_for_a_refusal(verb: str) -> None:
+    """The client sends a conditional write again, and is then refused because of itself."""
+    watched = WatchedStore(MemoryStore())
+
+    def lose(done: str, key: str) -> None:
+        if done == verb:
+            raise PreconditionFailed(key)
+
+    watched.after = lose
+    assert probe(watched)[0] is Verdict.ENFORCED
+
+
+def test_a_probe_that_may_not_delete_still_gives_its_verdict() -> None:
+    watched = WatchedStore(MemoryStore())
+
+    def refuse(verb: str, key: str) -> None:
+        if verb == "delete":
+            raise StoreUnavailable(key, "denied")
+
+    watched.before = refuse
+    assert Conditions(watched).enforced

@@ -203,6 +203,27 @@ def test_rollback_needs_something_to_go_back_to(registry: Registry, lora: Path) 
         registry.rollback("mira")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("strength", 2.1),
+        ("strength", float("nan")),
+        ("strength", float("-inf")),
+        ("trigger", ""),
+        ("trigger", "a\nb"),
+        ("trigger", "a" * 201),
+        ("class_noun", ""),
+        ("name", "\x00"),
+    ],
+)
+def test_what_a_document_cannot_hold_is_refused_before_anything_is_written(
+    registry: Registry, memory: MemoryStore, lora: Path, field: str, value: object
+) -> None:
+    with pytest.raises(InvalidRequest, match=field):
+        registry.add_version(replace(new_version(lora), **{field: value}))  # type: ignore[arg-type]
+    assert not memory.objects
+
+
 # Jobs that are run again
 
 
