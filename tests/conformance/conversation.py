@@ -156,7 +156,8 @@ def _plain(value: Any, names: dict[str, list[str]]) -> Any:
     if isinstance(value, dict):
         return {key: _plain_field(key, item, names) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, names) for item in value]
+        words = [word for word, listed in names.items() if listed and listed == value]
+        return words or [_plain(item, names) for item in value]
     if not isinstance(value, str):
         return value
     for word, listed in names.items():
@@ -174,7 +175,7 @@ def _plain_field(key: str, value: Any, names: dict[str, list[str]]) -> Any:
         value = ["<number>", *value[1:]]
     if key == "input_config" and value and value[0] in names.values():
         word = next(word for word, listed in names.items() if listed == value[0])
-        value = [word, *value[1:]]
+        value = [[word], *value[1:]]
     if key in ("executed", "current_outputs", "dependent_outputs"):
         return sorted(value)
     if key == "errors":
