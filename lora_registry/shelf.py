@@ -75,7 +75,8 @@ class Shelf:
             status = os.fstat(descriptor)
             known = self._recorded(sha256) == (size, status.st_mtime_ns)
             if known and status.st_size == size and still_at(path, descriptor):
-                os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
+                with suppress(PermissionError):  # another user's file: its age is then its owner's
+                    os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
                 return descriptor
         except BaseException:
             os.close(descriptor)

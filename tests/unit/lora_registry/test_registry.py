@@ -353,6 +353,37 @@ def test_a_version_without_a_head_is_listed_and_can_be_activated(
     assert Registry(memory).activate("mira", left.id).active == left.active
 
 
+@pytest.mark.parametrize("kind", ["enforced", "ignored", "unsupported"])
+@pytest.mark.parametrize("existing", [0, 1])
+def test_another_writer_between_any_two_requests(kind: str, existing: int, lora: Path) -> None:
+    for number in range(1, 60):
+        memory = MemoryStore(kind)
+        Registry(memory).add_version(new_version(lora, "elsewhere", "probes the store"))
+        for earlier in range(existing):
+            Registry(memory).add_version(new_version(lora, job_id=f"earlier-{earlier}"))
+        watched, numbers = WatchedStore(memory), itertools.count(1)
+
+        def interfere(verb: str, key: str) -> None:
+            del verb, key
+            if next(numbers) == number:  # noqa: B023 - used within this turn
+                Registry(memory).add_version(new_version(lora, job_id="other"))  # noqa: B023
+
+        watched.after = interfere
+        added = Registry(watched, replay=Replay(first_pause_s=0.001)).add_version(new_version(lora))
+        jobs = {version.job_id for version in Registry(memory).versions("mira")}
+        assert "job-1" in jobs
+        assert not problems(memory)
+        head = Registry(memory).get("mira")
+        if next(numbers) <= number:
+            break  # there was no such request
+        assert "other" in jobs
+        if kind == "enforced":
+            assert head.revision == existing + 2
+            assert f"add-{added.id}" in head.writes
+    else:
+        pytest.fail("the verb never ended")
+
+
 # Replies that are lost, and stores that are busy
 
 
