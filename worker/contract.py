@@ -25,6 +25,7 @@ from worker.refusals import refusal
 
 MAX_SEED: Final = 2**64 - 1  # KSampler's own maximum, from its node spec
 MAX_INPUT_DEPTH: Final = 16
+_PARAM_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -41,6 +42,12 @@ def _relative_key(key: str) -> str:
     return key
 
 
+def _short_plain_names(params: dict[str, Any]) -> dict[str, Any]:
+    if not all(_PARAM_NAME.fullmatch(name) for name in params):
+        raise ValueError("must have names of letters, digits and underscores, 64 at most")
+    return params
+
+
 Text = Annotated[str, Field(max_length=8192), AfterValidator(_printable)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 CharacterId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
@@ -54,7 +61,7 @@ Strength = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
 SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 ParamValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | Text
-Params = Annotated[dict[str, ParamValue], Field(max_length=64)]
+Params = Annotated[dict[str, ParamValue], Field(max_length=64), AfterValidator(_short_plain_names)]
 
 
 class Strict(BaseModel):

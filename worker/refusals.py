@@ -36,7 +36,7 @@ def refusal(error: ErrorDetails, schema: Schema) -> tuple[str, str]:
     field = ".".join(path) or "input"
     if kind == "extra_forbidden":
         extra = "".join(char for char in str(error["loc"][-1]) if char.isprintable())
-        return ".".join([*path, extra[:_SHOWN]]), "is not a field of this task"
+        return ".".join([*path, extra[:_SHOWN] or "(unnamed)"]), "is not a field of this task"
     if kind == "missing":
         return field, "is required"
     if kind == "value_error":
