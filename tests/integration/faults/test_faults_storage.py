@@ -1,0 +1,228 @@
+"""The bucket misbehaves under whole jobs: retried within the deadline, or `storage_unavailable`.
+
+The worker is in this process and reaches a real S3 server by a proxy that fails on demand; the
+SDK adds nothing to these faults.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.faults import FaultProxy, Rule
+from local.s3 import S3Server
+from lora_registry.cache import LoraCache
+from tests.integration.bench import Bench, fetched, settings_for
+from tests.loras import new_version, write_lora
+from worker.service import Worker
+
+pytestmark = pytest.mark.process
+
+SMALL = {"task": "image", "prompt": "a lighthouse", "width": 256, "height": 256, "steps": 2}
+FOR_EVER = 1000
+LASTING = {
+    "InternalError": (500, "bucket"),
+    "SlowDown": (503, "fewer requests"),
+    "ExpiredToken": (400, "expired"),
+    "RequestTimeTooSkewed": (403, "clock"),
+    "NoSuchBucket": (404, "S3_BUCKET"),
+}
+
+
+@pytest.fixture(scope="module")
+def proxy(s3: S3Server) -> Iterator[FaultProxy]:
+    with FaultProxy(s3.endpoint_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def open_bench(
+    s3: S3Server, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("storage-faults")
+    with Worker(settings_for(s3, folder, S3_ENDPOINT_URL=proxy.url)) as worker:
+        worker.wait_ready()
+        yield Bench(worker, folder)
+
+
+@pytest.fixture
+def bench(open_bench: Bench, proxy: FaultProxy) -> Iterator[Bench]:
+    """A worker with a well bucket, before and after; no test may leave a file."""
+    yield open_bench
+    proxy.clear()
+    assert open_bench.leftovers() == []
+    assert "outputs" in open_bench.run(SMALL)
+
+
+def character(bench: Bench, name: str) -> str:
+    """Register a character with a small LoRA that is nobody else's; the key of its weights."""
+    seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
+    path = write_lora(bench.folder / f"{name}.safetensors", seed=seed)
+    registry = bench.rooms.registry
+    registry.add_version(new_version(path, name, f"register-{name}"))
+    return registry.resolve(name).key
+
+
+def delivered(result: dict[str, Any]) -> None:
+    """Every output is there, as large and with the checksum that the result says."""
+    assert "outputs" in result, result
+    for output in result["outputs"]:
+        body = fetched(output["url"])
+        assert len(body) == output["bytes"]
+        assert hashlib.sha256(body).hexdigest() == output["sha256"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("error", "PUT", "outputs/", times=2, status=500),
+        Rule("error", "PUT", "outputs/", times=2, status=503, code="SlowDown"),
+        Rule("reset", "PUT", "outputs/", times=2),
+        Rule("cut_upload", "PUT", "outputs/", times=2, after=1000),
+        Rule("lose_reply", "PUT", "outputs/", times=2),
+        Rule("error", "GET", "/loras/", times=2, status=503, code="SlowDown"),
+        Rule("reset", "GET", "/loras/", times=2),
+        Rule("cut_reply", "GET", "/loras/", times=2, after=1000),
+        Rule("error", "GET", "character.json", times=2, status=500),
+        Rule("reset", "GET", "character.json", times=2),
+    ],
+    ids=lambda rule: f"{rule.fault}-{rule.method}-{rule.path.strip('/')}-{rule.status}",
+)
+def test_a_passing_fault_costs_time_only(bench: Bench, proxy: FaultProxy, rule: Rule) -> None:
+    name = f"passing-{rule.fault}-{rule.method}-{rule.status}".lower().replace("_", "-")
+    character(bench, f"{name}-{len(rule.path)}")
+    rule = proxy.add(dataclasses.replace(rule))
+    delivered(bench.run(SMALL | {"character_id": f"{name}-{len(rule.path)}"}))
+    assert rule.hits == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "outputs/"), ("GET", "/loras/"), ("GET", "character.json")]
+)
+@pytest.mark.parametrize("code", LASTING)
+def test_a_lasting_fault_is_storage_unavailable(
+    bench: Bench, proxy: FaultProxy, method: str, path: str, code: str
+) -> None:
+    status, remedy = LASTING[code]
+    name = f"lasting-{method}-{code}-{len(path)}".lower()
+    character(bench, name)
+    proxy.add(Rule("error", method, path, times=FOR_EVER, status=status, code=code))
+    result = bench.run(SMALL | {"character_id": name}, job_id=name)
+    assert result["code"] == "storage_unavailable", result
+    assert remedy in result["error"]
+    proxy.clear()
+    assert [key for key in bench.keys("") if f"/{name}/" in key and "outputs" in key] == []
+
+
+def test_a_bucket_that_never_answers(bench: Bench, proxy: FaultProxy) -> None:
+    character(bench, "silent")
+    for path in ("outputs/", "/loras/"):
+        proxy.add(Rule("reset", "", path, times=FOR_EVER))
+    started = time.monotonic()
+    result = bench.run(SMALL | {"character_id": "silent"})
+    assert (result["code"], result["retryable"]) == ("storage_unavailable", True)
+    assert time.monotonic() - started < 35
+
+
+@pytest.mark.parametrize("change", ["truncated", "swapped", "not a lora", "empty"])
+def test_a_lora_that_is_not_what_was_registered(bench: Bench, change: str) -> None:
+    name = change.replace(" ", "-")
+    key = character(bench, name)
+    whole = bench.rooms.store.get(key).body
+    other = write_lora(bench.folder / "other.safetensors", seed=99).read_bytes()
+    bodies = {"truncated": whole[:-1000], "swapped": other, "not a lora": b"x" * len(whole)}
+    bench.put(key, bodies.get(change, b""), "application/octet-stream")
+    before = bench.prompts_run()
+    assert bench.run(SMALL | {"character_id": name})["code"] == "lora_corrupt"
+    assert bench.prompts_run() == before
+
+
+def test_a_lora_damaged_on_its_way(bench: Bench, proxy: FaultProxy) -> None:
+    character(bench, "damaged")
+    proxy.add(Rule("corrupt_reply", "GET", "/loras/", after=500))
+    before = bench.prompts_run()
+    assert bench.run(SMALL | {"character_id": "damaged"})["code"] == "lora_corrupt"
+    assert bench.prompts_run() == before
+    delivered(bench.run(SMALL | {"character_id": "damaged"}))
+
+
+def test_a_lora_deleted_between_head_and_download(bench: Bench, proxy: FaultProxy) -> None:
+    key = character(bench, "deleted")
+    held = proxy.add(Rule("delay", "GET", "/loras/", seconds=1.0))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(bench.run, SMALL | {"character_id": "deleted"})
+        while held.hits == 0:
+            time.sleep(0.01)
+        bench.rooms.store.delete(key)
+        result = running.result(30)
+    assert result["code"] == "version_not_found", result
+
+
+def test_two_jobs_for_one_lora_download_it_once(bench: Bench, proxy: FaultProxy) -> None:
+    key = character(bench, "shared")
+    proxy.clear()
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(bench.run, SMALL | {"character_id": "shared"}) for _ in range(2)]
+    for job in jobs:
+        delivered(job.result())
+    name = key.rsplit("/", 1)[1]
+    assert sum(method == "GET" and name in path for method, path in proxy.requests) == 1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the cache must know of a version."""
+
+    character_id: str
+    version: str
+    key: str
+    sha256: str
+    size: int
+
+
+def weights_in_bucket(bench: Bench, number: int) -> Weights:
+    body = write_lora(bench.folder / f"crowd-{number}.safetensors", seed=number).read_bytes()
+    digest = hashlib.sha256(body).hexdigest()
+    bench.put(f"characters/crowd-{number}/loras/{digest}", body, "application/octet-stream")
+    key = f"characters/crowd-{number}/loras/{digest}"
+    return Weights(f"crowd-{number}", "v1", key, digest, len(body))
+
+
+def test_two_hundred_characters_over_a_cache_of_ten(bench: Bench, proxy: FaultProxy) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        crowd = list(pool.map(lambda number: weights_in_bucket(bench, number), range(200)))
+        folder = bench.folder / "small-cache"
+        cache = LoraCache(bench.rooms.store, folder, 10 * crowd[0].size)
+
+        def use(weights: Weights) -> None:
+            with cache.lease(weights) as path:
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == weights.sha256
+                time.sleep(0.002)  # in use while others make room for theirs
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == weights.sha256
+
+        proxy.clear()
+        list(pool.map(use, [weights for each in crowd for weights in (each, each)]))
+    downloads = [path for method, path in proxy.requests if method == "GET" and "/loras/" in path]
+    assert len(downloads) == 200
+    assert len(list(folder.glob("*.safetensors"))) <= 10
+
+
+def test_a_full_disk_at_comfyuis_output(bench: Bench) -> None:
+    bench.faults(disk_full=True)
+    result = bench.run(SMALL)
+    assert (result["code"], result["retryable"]) == ("disk_full", True)
+    delivered(bench.run(SMALL))
+
+
+def test_a_result_never_shows_this_machine(bench: Bench, proxy: FaultProxy) -> None:
+    proxy.add(Rule("error", "PUT", "outputs/", times=FOR_EVER, status=500))
+    shown = json.dumps(bench.run(SMALL))
+    for secret in (str(Path.cwd()), str(bench.folder), "Traceback", "site-packages"):
+        assert secret not in shown
