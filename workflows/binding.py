@@ -87,11 +87,11 @@ def _check_budgets(workflow: Workflow, given: Mapping[str, Value | None]) -> Non
     for budget in workflow.budgets:
         chosen = [float(given.get(role) or workflow.default(role)) for role in budget.roles]
         if math.prod(chosen) > budget.maximum:
-            product = " x ".join(budget.roles)
+            sides = " x ".join(f"{number:g}" for number in chosen)
             raise InvalidParam(
                 budget.roles[-1],
-                f"{product} ({' x '.join(f'{number:g}' for number in chosen)}) must be at most {budget.maximum:,.0f} "
-                f"for workflow {workflow.name!r}",
+                f"{' x '.join(budget.roles)} ({sides}) must be at most {budget.maximum:,.0f} for "
+                f"workflow {workflow.name!r}",
             )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from workflows.checking import check, class_types, combo_choices
 from workflows.binding import LoraUse, Values, bind
+from workflows.checking import check, class_types, combo_choices
 from workflows.library import load, load_library
 from workflows.template import Workflow
 
