@@ -31,6 +31,7 @@ from worker.settings import Settings
 
 PICTURE_BYTES: Final = 1_500_000
 RUNS: Final = 40
+UNCOUNTED: Final = 3  # the first ones open connections
 MIB: Final = 1024 * 1024
 JOB: Final = {"task": "image", "prompt": "bench", "character_id": "demo", "steps": 1}
 
@@ -83,11 +84,11 @@ def quantiles(values: list[float]) -> dict[str, float]:
 def overhead(worker: Worker, count: int) -> dict[str, float]:
     """Milliseconds of a job beyond ComfyUI's own execution; upload and manifest are in it."""
     added = []
-    for number in range(RUNS + 3):
-        job = JOB | {"count": count, "seed": number}
+    for number in range(-UNCOUNTED, RUNS):
+        job = JOB | {"count": count, "seed": number + UNCOUNTED}
         result = worker.run(uuid.uuid4().hex, job, cancel=CancelToken(), send=lambda _: None)
         timings = result["timings_ms"]
-        if number >= 3:  # the first ones open connections
+        if number >= 0:
             added.append(timings["total"] - timings["execution"])
     return quantiles(added)
 
