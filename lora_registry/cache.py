@@ -104,6 +104,10 @@ class LoraCache:
         with self.lease(version, check) as path:
             return path
 
+    def make_room(self, wanted: int) -> int:
+        """Give the disk back `wanted` bytes, or all that are not in use; answers the bytes."""
+        return self._shelf.evict(wanted)
+
     def usage(self) -> CacheUsage:
         """Files, bytes and budget, for health reports."""
         return self._shelf.usage()

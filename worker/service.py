@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -44,6 +44,7 @@ from workflows.library import load_library
 log = logging.getLogger(__name__)
 
 TRANSFERS: Final = 8
+ROOM_BYTES: Final = 1_000_000_000  # given back by the LoRA cache when a job finds the disk full
 _DISK_FULL: Final = "The worker's disk is full; try again, or give it a larger one."
 _UNFORESEEN: Final = "Something unforeseen went wrong; the log has it under this job's id."
 _SAFE_JOB_ID = re.compile(r"[^A-Za-z0-9._-]")
@@ -144,18 +145,35 @@ class Worker:
                 "job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None}
             )
             try:
-                with self._context(safe_id, cancel, send) as context:
-                    result = self._dispatch(parse_job(raw), context)
-                    log.info("job done", extra={"timings_ms": context.timings.milliseconds()})
-                    return result
+                return self._with_room(lambda job: self._serve(job, safe_id, cancel, send), raw)
             except (WorkerError, RegistryError, WorkflowError, StoreError) as error:
                 log.warning("job failed", extra={"code": error.code, "reason": str(error)})
                 return self._failure(error, safe_id)
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                if _is_disk_full(error):
                     return self._failure(DiskFull(_DISK_FULL), safe_id)
                 log.exception("job failed unforeseen")
                 return self._failure(Internal(_UNFORESEEN), safe_id)
+
+    def _with_room(self, serve: Callable[[Job], dict[str, Any]], raw: object) -> dict[str, Any]:
+        """Serve a job; on a full disk once more, when the LoRA cache can give room back."""
+        job = parse_job(raw)
+        try:
+            return serve(job)
+        except (DiskFull, OSError) as error:
+            if not _is_disk_full(error):
+                raise
+            freed = self.rooms.loras.make_room(ROOM_BYTES)
+            if not freed:
+                raise
+            log.warning("disk full, unused loras removed", extra={"freed_bytes": freed})
+        return serve(job)
+
+    def _serve(self, job: Job, job_id: str, cancel: CancelToken, send: Send) -> dict[str, Any]:
+        with self._context(job_id, cancel, send) as context:
+            result = self._dispatch(job, context)
+            log.info("job done", extra={"timings_ms": context.timings.milliseconds()})
+            return result
 
     def _failure(
         self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
@@ -210,6 +228,11 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_disk_full(error: Exception) -> bool:
+    no_room = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return no_room or isinstance(error, DiskFull)
 
 
 def _sweep(settings: Settings) -> None:
