@@ -1,11 +1,9 @@
 """One local stack and one worker for every fault test; each test finds the worker well."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 
-from local.faults import FaultProxy
 from local.registering import register_characters
 from local.stack import Stack
 from tests.integration.faults.rig import Rig, worker_rig
@@ -20,13 +18,9 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def worker(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """A worker of image, video and characters jobs."""
-    logs = tmp_path_factory.mktemp("faults")
-    tasks = "image,video,characters,health"
-    with (
-        FaultProxy(stack.s3.endpoint_url) as proxy,
-        worker_rig(stack, proxy, logs, free_port(), WORKER_TASKS=tasks) as rig,
-    ):
+    """A worker of image, video and characters jobs: two at a time."""
+    tasks = {"WORKER_TASKS": "image,video,characters,health"}
+    with worker_rig(stack, tmp_path_factory.mktemp("faults"), settings=tasks) as rig:
         yield rig
 
 
@@ -36,9 +30,3 @@ def rig(worker: Rig) -> Iterator[Rig]:
     worker.make_well()
     yield worker
     assert worker.armed() == {}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

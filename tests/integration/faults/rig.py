@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,15 +36,15 @@ class Rig:
         platform: RunningPlatform,
         proxy: FaultProxy,
         comfyui_port: int,
-        faults_file: Path,
+        logs: Path,
     ) -> None:
         self.stack = stack
         self.platform = platform
         self.proxy = proxy
         self.client = platform.client
-        self.work = stack.folder / "work"
+        self.work = work_folder(stack, comfyui_port)
         self._comfyui_port = comfyui_port
-        self._faults_file = faults_file
+        self._faults_file = faults_file(logs)
         self._comfyui = f"http://127.0.0.1:{comfyui_port}"
 
     # -- jobs ------------------------------------------------------------------------------------
@@ -180,33 +181,56 @@ class Rig:
         assert eventually(clean, within_s), (self.files() - files, len(self.processes()))
 
 
+def work_folder(stack: Stack, comfyui_port: int) -> Path:
+    """A worker's own folder, since two must not share one."""
+    return stack.folder / f"work-{comfyui_port}"
+
+
+def faults_file(logs: Path) -> Path:
+    """Where the stand-in keeps what it is still to do."""
+    return logs / "stand-in-faults.json"
+
+
 @contextmanager
 def worker_rig(
-    stack: Stack, proxy: FaultProxy, logs: Path, comfyui_port: int, **settings: str
+    stack: Stack,
+    logs: Path,
+    *,
+    settings: Mapping[str, str],
+    argv: tuple[str, ...] = HANDLER,
 ) -> Iterator[Rig]:
-    """A rig whose worker takes jobs when the block begins, and reaches its bucket by `proxy`."""
-    faults = logs / "stand-in-faults.json"
-    given = {
-        "COMFYUI_PORT": str(comfyui_port),
-        "COMFYUI_ARGS": f"--stand-in-faults {faults}",
-        "S3_ENDPOINT_URL": proxy.url,
-        "LOG_FORMAT": "text",
-        **settings,
-    }
-    pods = PodOptions(
-        argv=HANDLER,
-        environment=lambda _number: stack.environment(**given),
-        folder=ROOT,
-        logs=logs,
-        stop_grace_s=30,
-        ping_interval_s=1,
-        ping_timeout_s=30,
-    )
-    policy = Policy(execution_timeout_s=30)
-    with running(PlatformOptions(pods=pods, policy=policy)) as platform:
-        rig = Rig(stack, platform, proxy, comfyui_port, faults)
-        rig.completed(rig.image(), timeout_s=60)
-        yield rig
+    """A worker that takes jobs when the block begins, and reaches its bucket by a proxy."""
+    port = free_port()
+    with FaultProxy(stack.s3.endpoint_url) as proxy:
+        given = {
+            "WORK_DIR": str(work_folder(stack, port)),
+            "COMFYUI_PORT": str(port),
+            "COMFYUI_ARGS": f"--stand-in-faults {faults_file(logs)}",
+            "S3_ENDPOINT_URL": proxy.url,
+            "LOG_FORMAT": "text",
+            **settings,
+        }
+        pods = PodOptions(
+            argv=argv,
+            environment=lambda _number: stack.environment(**given),
+            folder=ROOT,
+            logs=logs,
+            stop_grace_s=30,
+            ping_interval_s=1,
+            ping_timeout_s=30,
+        )
+        options = PlatformOptions(pods=pods, policy=Policy(execution_timeout_s=30))
+        with running(options) as platform:
+            rig = Rig(stack, platform, proxy, port, logs)
+            rig.completed(rig.image(), timeout_s=60)
+            yield rig
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:
