@@ -14,7 +14,7 @@ which may then be shorter than asked for although more follow. The end is where 
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -31,6 +31,7 @@ Order = Literal["id", "newest"]
 MAX_LIMIT: Final = 1000
 _MAX_READ: Final = 1000
 _READERS: Final = 16
+_SPARE: Final = 16  # names listed beyond a page: one tells that more follow, some have no head
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def list_page(
     """
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidRequest(f"limit must be between 1 and {MAX_LIMIT}.", field="limit")
-    places = _places(store, order, _opened(cursor, order, status))
+    places = _places(store, order, _opened(cursor, order, status), limit)
     found: list[CharacterHead] = []
     after, read, wanted = "", 0, limit
     with ThreadPoolExecutor(_READERS) as readers:
@@ -101,11 +102,12 @@ def all_character_ids(store: Store) -> Iterator[str]:
     return (name for name in store.list_folders(layout.CHARACTERS) if layout.is_character_id(name))
 
 
-def _places(store: Store, order: Order, after: str) -> Iterator[_Place]:
+def _places(store: Store, order: Order, after: str, limit: int) -> Iterator[_Place]:
+    page_size = min(limit + _SPARE, MAX_LIMIT)
     if order == "id":
-        names: Iterable[str] = store.list_folders(layout.CHARACTERS, start_after=after)
+        names = store.list_folders(layout.CHARACTERS, start_after=after, page_size=page_size)
         return (_Place(name, name) for name in names if layout.is_character_id(name))
-    markers = store.list(layout.NEWEST, start_after=after)
+    markers = store.list(layout.NEWEST, start_after=after, page_size=page_size)
     return (_Place(layout.newest_of(info.key), info.key) for info in markers)
 
 

@@ -114,11 +114,15 @@ class Store(Protocol):
         """Size, etag, metadata. Raises ObjectMissing, StoreError."""
         ...
 
-    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str, *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ObjectInfo]:
         """Every object under a prefix in key order, a page of at most 1,000 at a time."""
         ...
 
-    def list_folders(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+    def list_folders(
+        self, prefix: str, *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[str]:
         """The names directly below a prefix (delimiter `/`), in order, without prefix and slash."""
         ...
 

@@ -65,14 +65,20 @@ class MemoryStore:
             body, modified = self.objects[key]
             return ObjectInfo(key, len(body), _etag(body), modified)
 
-    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str, *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ObjectInfo]:
+        del page_size
         with self._lock:
             keys = sorted(key for key in self.objects if key.startswith(prefix))
         for key in keys:
             if key > start_after and key in self.objects:
                 yield self.head(key)
 
-    def list_folders(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+    def list_folders(
+        self, prefix: str, *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[str]:
+        del page_size
         with self._lock:
             rests = [key.removeprefix(prefix) for key in self.objects if key.startswith(prefix)]
         for name in sorted({rest.split("/")[0] + "/" for rest in rests if "/" in rest}):

@@ -108,23 +108,27 @@ class ObjectStore:
             reply.get("Metadata", {}),
         )
 
-    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str, *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[ObjectInfo]:
         """Every object under a prefix in key order, a page of at most 1,000 at a time."""
         after = self._prefix + start_after if start_after else ""
-        for page in self._pages(prefix, StartAfter=after):
+        for page in self._pages(prefix, StartAfter=after, MaxKeys=page_size):
             for entry in page.get("Contents", ()):
                 key = entry["Key"].removeprefix(self._prefix)
                 modified = entry["LastModified"].timestamp()
                 yield ObjectInfo(key, entry["Size"], entry["ETag"], modified)
 
-    def list_folders(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
+    def list_folders(
+        self, prefix: str, *, start_after: str = "", page_size: int = 1000
+    ) -> Iterator[str]:
         """The names directly below a prefix (delimiter `/`), without prefix and slash.
 
         In the store's order: S3 sorts keys, so `mira-2/` before `mira/`; others sort names.
         """
         below = self._prefix + prefix
         after = f"{below}{start_after}/" if start_after else ""
-        for page in self._pages(prefix, Delimiter="/", StartAfter=after):
+        for page in self._pages(prefix, Delimiter="/", StartAfter=after, MaxKeys=page_size):
             for entry in page.get("CommonPrefixes", ()):
                 name = entry["Prefix"].removeprefix(below).rstrip("/")
                 if name != start_after:  # S3 counts what lies in that folder as after it
@@ -221,7 +225,7 @@ class ObjectStore:
         reply = self._attempts(key, conditional=bool(conditions)).run(request)
         return str(reply["ETag"])
 
-    def _pages(self, prefix: str, **options: str) -> Iterator[Mapping[str, Any]]:
+    def _pages(self, prefix: str, **options: str | int) -> Iterator[Mapping[str, Any]]:
         given = {name: value for name, value in options.items() if value}
         while True:
             request = partial(self._page, self._prefix + prefix, **given)
