@@ -31,7 +31,7 @@ class Expected:
     """What the training was asked for.
 
     Attributes:
-        rank: the most that a layer may have; small layers of ComfyUI's trainer have less.
+        rank: of the layers; small ones of ComfyUI's trainer have less, so the highest counts.
         alpha: of every layer.
         layers: names that must be adapted, as `base_model.trained_layers` gives them.
         min_modules: how many must be where the names are not known.
@@ -81,11 +81,14 @@ def verify(path: Path, expected: Expected, check: Callable[[], None] = lambda: N
     file = WeightsFile(path)
     modules = sorted(name.removesuffix(_UP) for name in file.names if name.endswith(_UP))
     _check_keys(file, modules, expected)
-    norms = []
+    norms, ranks = [], set()
     for module in modules:
         check()
-        norms.append(_norm(file, module, expected.rank))
+        norm, rank = _norm_and_rank(file, module)
+        norms.append(norm)
+        ranks.add(rank)
         _check_alpha(file, module, expected.alpha)
+    _check_rank(max(ranks), expected.rank)
     _check_others(file, check)
     learned = sum(norm > 0 for norm in norms)
     if learned <= _MOST * len(modules):
@@ -124,18 +127,22 @@ def _check_keys(file: WeightsFile, modules: list[str], expected: Expected) -> No
             raise TrainingFailed("The trainer's file lacks a part of some layers.")
 
 
-def _norm(file: WeightsFile, module: str, rank: int) -> float:
+def _norm_and_rank(file: WeightsFile, module: str) -> tuple[float, int]:
     up, down = _finite(file, module + _UP), _finite(file, module + _DOWN)
-    columns = up.reshape(up.shape[0], -1)
-    rows = down.reshape(down.shape[0], -1)
-    if columns.shape[1] != rows.shape[0] or rows.shape[0] > rank or rows.shape[0] == 0:
+    columns = up.reshape(up.shape[0], -1).astype(np.float64)
+    rows = down.reshape(down.shape[0], -1).astype(np.float64)
+    if columns.shape[1] != rows.shape[0]:
+        raise TrainingFailed("The trainer's file has parts of layers that do not fit each other.")
+    squared = float(((columns.T @ columns) * (rows @ rows.T)).sum())
+    return float(np.sqrt(max(0.0, squared))), rows.shape[0]
+
+
+def _check_rank(found: int, expected: int) -> None:
+    if found != expected:
         raise TrainingFailed(
-            f"The trainer's file has rank {rows.shape[0]} where {rank} was asked for.",
-            details={"rank": int(rows.shape[0]), "expected": rank},
+            f"The trainer's file has rank {found} where {expected} was asked for.",
+            details={"rank": found, "expected": expected},
         )
-    wide_up, wide_down = columns.astype(np.float64), rows.astype(np.float64)
-    squared = float(((wide_up.T @ wide_up) * (wide_down @ wide_down.T)).sum())
-    return float(np.sqrt(max(0.0, squared)))
 
 
 def _check_alpha(file: WeightsFile, module: str, alpha: float) -> None:

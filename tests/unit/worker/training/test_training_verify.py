@@ -48,6 +48,15 @@ def test_a_lora_that_learned(path: Path) -> None:
     assert (found.modules, found.learned, found.size) == (3, 3, path.stat().st_size)
 
 
+def test_the_layers_of_the_base_model_are_asked_for_by_name(path: Path) -> None:
+    save_file(lora(prefix="diffusion_model.a.0.m"), path)
+    names = frozenset({"a_0_m0", "a_0_m1", "a_0_m2"})
+    assert verify(path, Expected(2, 1.0, names)).modules == 3
+    with pytest.raises(TrainingFailed, match="leaves out layers") as caught:
+        verify(path, Expected(2, 1.0, names - {"a_0_m0"} | {"b"}))
+    assert caught.value.details["missing"] == ["b"]
+
+
 def test_convolutions_and_plain_differences(path: Path) -> None:
     tensors = lora(prefix="diffusion_model.b.")
     tensors["diffusion_model.c.lora_up.weight"] = np.ones((8, 2, 1, 1), np.float32)
@@ -88,6 +97,7 @@ def test_what_is_not_finite_diverged(path: Path, part: str, bad: float) -> None:
         ({"modules": 2}, "adapts 2 layers; 3 or more"),
         ({"prefix": "unet.m"}, "no SDXL model has"),
         ({"rank": 3}, "rank 3 where 2"),
+        ({"rank": 1}, "rank 1 where 2"),
     ],
 )
 def test_not_what_was_asked_for(path: Path, changes: dict[str, Any], sentence: str) -> None:
@@ -101,6 +111,10 @@ def test_another_alpha_or_a_missing_part(path: Path) -> None:
     tensors["lora_unet_m0.alpha"] = np.array(4.0, np.float16)
     save_file(tensors, path)
     with pytest.raises(TrainingFailed, match="alpha 4 where 1"):
+        verify(path, EXPECTED)
+    tensors["lora_unet_m0.lora_down.weight"] = np.ones((1, 4), np.float16)
+    save_file(tensors, path)
+    with pytest.raises(TrainingFailed, match="do not fit"):
         verify(path, EXPECTED)
     del tensors["lora_unet_m0.alpha"]
     save_file(tensors, path)
