@@ -6,11 +6,9 @@ values from 0 to 255, a probability for each row of the table. Category 0 is gen
 """
 
 import csv
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -73,14 +71,15 @@ class Wd14Tagger:
 
 
 def load_tagger(folder: Path | None) -> Wd14Tagger | None:
-    """The tagger in a folder; None when a file of it, or onnxruntime, is not there."""
+    """The tagger in a folder; None when a file of it is not there."""
     if folder is None:
         return None
     model, table = folder / "model.onnx", folder / "selected_tags.csv"
-    runtime = _onnxruntime()
-    if runtime is None or not (model.is_file() and table.is_file()):
+    if not (model.is_file() and table.is_file()):
         return None
-    session: Session = runtime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    import onnxruntime  # noqa: PLC0415 - 30 MB of memory that only a worker with a tagger needs
+
+    session: Session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     return Wd14Tagger(session, read_tags(table))
 
 
@@ -103,10 +102,3 @@ def prepared(image: Image.Image, side: int) -> NDArray[np.float32]:
 
 def _words(name: str) -> str:
     return name if len(name) <= _FACES_WITH_UNDERSCORES else name.replace("_", " ")
-
-
-def _onnxruntime() -> ModuleType | None:
-    """onnxruntime, imported only where a tagger is used: it takes 30 MB of memory."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        return None
-    return importlib.import_module("onnxruntime")
