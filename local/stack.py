@@ -18,6 +18,11 @@ from local.s3 import S3Server
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 STAND_IN: Final = ROOT / "local" / "comfyui"
+TRAINER_STAND_IN: Final = ROOT / "local" / "kohya"
+TOKENIZERS: Final = (
+    "openai_clip-vit-large-patch14",
+    "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k",
+)
 CHECKPOINTS: Final = ("sd_xl_base_1.0.safetensors", "svd_xt.safetensors")
 DEMO: Final = "demo"
 _REGISTER_TIMEOUT_S: Final = 120
@@ -97,6 +102,8 @@ class Stack:
             "COMFYUI_DIR": str(self._comfyui_dir or STAND_IN),
             "COMFYUI_PYTHON": self._comfyui_python or ("" if self._comfyui_dir else sys.executable),
             "COMFYUI_ARGS": self._comfyui_args,
+            "KOHYA_DIR": str(TRAINER_STAND_IN),
+            "KOHYA_TOKENIZERS": str(self.folder / "tokenizers"),
             "PYTHONUNBUFFERED": "1",
         }
         return {**kept, **{name: text for name, text in settings.items() if text}, **changes}
@@ -119,6 +126,7 @@ class Stack:
         """Empty files under the models' names: the stand-in only looks whether they are there."""
         folder = self.folder / "models" / "checkpoints"
         folder.mkdir(parents=True)
-        if self._comfyui_dir is None:
-            for name in CHECKPOINTS:
-                (folder / name).touch()
+        for name in CHECKPOINTS if self._comfyui_dir is None else ():
+            (folder / name).touch()
+        for name in TOKENIZERS:
+            (self.folder / "tokenizers" / name).mkdir(parents=True)
