@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -158,7 +159,7 @@ class Rig:
             Path(folder, name).relative_to(self.work) for folder, _, names in walk for name in names
         ]
         return {
-            str(path)
+            re.sub(r"(model-folders)-\w+", r"\1", str(path))  # one, named anew by each life
             for path in paths
             if "loras" not in path.parts or "parts" in path.parts or ".tmp" in path.name
         }
