@@ -145,7 +145,7 @@ COPY --from=models-sdxl --chown=worker:worker /models /comfyui/models
 COPY --from=models-svd --chown=worker:worker /models /comfyui/models
 
 # Bytecode is made here, for the worker's user cannot write it beside code that belongs to root.
-FROM worker-env AS code
+FROM base AS code
 WORKDIR /app
 COPY builder/__init__.py builder/errors.py builder/manifest.py builder/library.py \
     builder/link_models.py builder/models.toml builder/healthcheck.py builder/make_bucket.py builder/
@@ -154,7 +154,7 @@ COPY lora_registry lora_registry
 COPY workflows workflows
 COPY worker worker
 COPY handler.py test_input.json ./
-RUN /opt/worker/bin/python -m compileall -q --invalidation-mode unchecked-hash /app
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 # hadolint ignore=DL3006 # a stage of this file
 FROM variant-${VARIANT} AS worker

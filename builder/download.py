@@ -5,6 +5,7 @@ Beside the file being fetched lie `NAME.part` (its bytes, at full length from th
 server without ranges is read in one stream.
 """
 
+import fcntl
 import os
 import shutil
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from builder.errors import BuildError, HashMismatch, NoRoom
+from builder.errors import BuildError, DownloadFailed, HashMismatch, NoRoom
 from builder.library import digest
 from builder.transfer import Part, RangesIgnored, Transfer
 
@@ -66,6 +67,11 @@ class PartialFile:
     def __enter__(self) -> Self:
         self._make_room()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise DownloadFailed(f"{self.path}: another process is fetching it.") from error
         os.ftruncate(self._file, self.size)
         if not self.resumed:
             self._journal.write_text(f"{self._title}\n", "utf-8")

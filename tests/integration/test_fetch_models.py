@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from builder import fetch_models
-from builder.download import Wanted, download
+from builder.download import PartialFile, Wanted, download
 from builder.errors import (
     BuildError,
     DownloadFailed,
@@ -313,6 +313,16 @@ def test_redirects_without_end(hub: Hub, tmp_path: Path) -> None:
     hub.redirect = hub.url
     with pytest.raises(DownloadFailed, match="redirects without end"):
         get(hub, tmp_path / "model.bin")
+
+
+def test_two_fetchers_of_one_file_do_not_mix(hub: Hub, tmp_path: Path) -> None:
+    with (
+        PartialFile(tmp_path / "model.bin", WANTED, PART),
+        pytest.raises(DownloadFailed, match="another process"),
+    ):
+        get(hub, tmp_path / "model.bin")
+    get(hub, tmp_path / "model.bin")
+    assert (tmp_path / "model.bin").read_bytes() == BODY
 
 
 def test_full_disk_is_said_before_the_first_byte(hub: Hub, tmp_path: Path) -> None:
