@@ -59,7 +59,7 @@ def kohya(tmp_path: Path) -> KohyaOptions:
         python=sys.executable,
         checkpoint=checkpoint,
         tokenizers=make_tokenizers(tmp_path),
-        stall_timeout_s=2.0,
+        stall_timeout_s=60.0,
     )
 
 
