@@ -50,13 +50,17 @@ _LONGEST_S: Final = 540.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much of it: `writers` in `processes`, and `killed` more in a process each."""
+    """How much of it: `writers` in `processes`, and `killed` more in a process each.
+
+    `life_ms`: the longest that one of these lives after its first acknowledgement.
+    """
 
     writers: int = 64
     processes: int = 8
     killed: int = 10
     characters: int = 8
     versions: int = 4
+    life_ms: int = 2000
     seed: int = 0
 
 
@@ -126,7 +130,7 @@ def _let_loose(
     each = plan.writers // plan.processes
     surviving = [order(f"s{number}", each, plan.versions) for number in range(plan.processes)]
     doomed = [order(f"k{number}", 1, 10_000) for number in range(plan.killed)]
-    deaths = np.random.default_rng(plan.seed).uniform(0.0, 2.0, len(doomed))
+    deaths = np.random.default_rng(plan.seed).uniform(0.0, plan.life_ms / 1000, len(doomed))
     with ThreadPoolExecutor(len(surviving) + len(doomed)) as watchers:
         survivors = [watchers.submit(_process, each) for each in surviving]
         victims = [
