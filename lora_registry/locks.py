@@ -51,12 +51,12 @@ def exclusive(
 def exclusive_now(path: Path, *, create: bool = False) -> Iterator[bool]:
     """Hold a file's lock alone if that is possible at once; yields whether it is.
 
-    False, too, for a file that is not there, or not there any more, unless `create`.
+    False, too, for a file that is not there (unless `create`), not there any more, or not ours.
     """
     flags = os.O_RDWR | (os.O_CREAT if create else 0)
     try:
         descriptor = os.open(path, flags, 0o644)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         yield False
         return
     try:
