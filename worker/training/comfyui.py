@@ -3,7 +3,8 @@
 What the nodes of ComfyUI 0.33 do not say of themselves (measured): pictures of different sizes are
 fed to SDXL unscaled, so every picture gets one size; `checkpoint_depth` 2 and `bypass_mode` save
 the memory that the defaults do not; a folder seen before is served from cache, so each run has one
-of its own; SaveLoRA reports nothing, so its file is looked for; losses are told to nobody.
+of its own; SaveLoRA reports nothing, so its file is looked for; losses are told to nobody; alpha is
+a parameter that is trained along, from 1.
 """
 
 import contextlib

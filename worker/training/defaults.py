@@ -33,7 +33,8 @@ EXPLAINED: Final[Mapping[str, str]] = {
         f"comfyui {COMFYUI_RANK}: twice its node's own default."
     ),
     "alpha": (
-        "kohya: half the rank, the usual scale of 0.5; comfyui: always 1, its node has no choice."
+        "kohya: half the rank, the usual scale of 0.5; comfyui: 1 at the start, its node has no "
+        "choice and trains it along (measured)."
     ),
     "learning_rate": (
         f"kohya {KOHYA_LEARNING_RATE:g} with AdamW and a cosine schedule (common practice for "
@@ -100,7 +101,7 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
     """
     if job.trainer == "comfyui" and job.alpha not in (None, COMFYUI_ALPHA):
         raise InvalidInput(
-            "alpha: the comfyui trainer always uses alpha 1; leave alpha out or use kohya.",
+            "alpha: the comfyui trainer always begins at alpha 1; leave alpha out or use kohya.",
             field="alpha",
         )
     tier = tier_of(known.gpu_memory)

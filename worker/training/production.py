@@ -148,7 +148,8 @@ def _check(
     settings = work.rooms.settings
     work.stages.at("checking")
     with work.context.timings.phase("checking"):
-        expected = Expected(spec.rank, spec.alpha, trained_layers(_checkpoint(settings)))
+        alpha = spec.alpha if work.job.trainer == "kohya" else None
+        expected = Expected(spec.rank, alpha, trained_layers(_checkpoint(settings)))
         checked = verify(path, expected, work.context.cancel.check).as_json()
         metadata = report.metadata_of(
             spec, work.job.character_id, digest, trainer, settings.train_checkpoint

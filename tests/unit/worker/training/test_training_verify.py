@@ -112,6 +112,7 @@ def test_another_alpha_or_a_missing_part(path: Path) -> None:
     save_file(tensors, path)
     with pytest.raises(TrainingFailed, match="alpha 4 where 1"):
         verify(path, EXPECTED)
+    assert verify(path, Expected(2, None, min_modules=3)).mean_alpha == 2.0  # a trained alpha
     tensors["lora_unet_m0.lora_down.weight"] = np.ones((1, 4), np.float16)
     save_file(tensors, path)
     with pytest.raises(TrainingFailed, match="do not fit"):
