@@ -6,10 +6,8 @@ ended. Prints one JSON document.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
-import socket
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from local.platform.ledger import spread
 from local.platform.pods import PodOptions
 from local.platform.running import RunningPlatform, running
 from local.platform.server import PlatformOptions
+from local.ports import free_ports
 from local.registering import register_characters
 from local.stack import ROOT, Stack
 
@@ -162,15 +161,6 @@ def usage(workers: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
         busy += sum(end - start for start, end in spans)
         span += spans[-1][1] - spans[0][0]
     return {"gpu_utilisation": round(busy / span, 3) if span else 0.0, "gap_ms": spread(gaps)}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens at now, each another one."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ class RunningPlatform:
         self._inner = inner
         self._loop = loop
 
+    @property
+    def worker_ids(self) -> list[str]:
+        """The workers, oldest first."""
+        return [pod.id for pod in self._inner.fleet.pods]
+
     def scale(self, workers: int, *, timeout_s: float = 60.0) -> None:
         """Change the number of workers; waits for those that stop."""
         scaling = self._inner.fleet.scale(workers)

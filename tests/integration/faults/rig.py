@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from local.platform.jobs import Policy
 from local.platform.pods import PodOptions
 from local.platform.running import RunningPlatform, running
 from local.platform.server import PlatformOptions
+from local.ports import free_ports
 from local.stack import ROOT, Stack
 from worker.storage import ObjectStore
 
@@ -201,7 +201,7 @@ def worker_rig(
     argv: tuple[str, ...] = HANDLER,
 ) -> Iterator[Rig]:
     """A worker that takes jobs when the block begins, and reaches its bucket by a proxy."""
-    port = free_port()
+    port = free_ports(1)[0]
     with FaultProxy(stack.s3.endpoint_url) as proxy:
         given = {
             "WORK_DIR": str(work_folder(stack, port)),
@@ -225,13 +225,6 @@ def worker_rig(
             rig = Rig(stack, platform, proxy, port, logs)
             rig.completed(rig.image(), timeout_s=60)
             yield rig
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:
