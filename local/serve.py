@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from local.platform.pods import PodOptions
-from local.platform.server import PlatformOptions, platform
+from local.platform.server import PlatformOptions, PortTaken, platform
 from local.stack import ROOT, Stack
 
 EXAMPLE = '{"input": {"task": "image", "prompt": "portrait of {trigger}", "character_id": "demo"}}'
@@ -21,13 +21,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default 8000)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the loop has its own
     with Stack.from_environment() as stack:
         stack.register_demo()
         print(f"S3 server        {stack.s3.endpoint_url}\nEngine           {stack.engine}")
         options = PlatformOptions(
             pods=worker_pods(stack), workers=arguments.workers, port=arguments.port
         )
-        asyncio.run(_serve(options))
+        try:
+            asyncio.run(_serve(options))
+        except PortTaken as error:
+            print(f"{error}; choose another one with --port", file=sys.stderr)
+            return 1
     return 0
 
 

@@ -25,6 +25,10 @@ TICK_S: Final = 0.1
 HOST: Final = "127.0.0.1"
 
 
+class PortTaken(OSError):
+    """Somebody listens at the port already."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlatformOptions:
     """Everything that can be set.
@@ -138,8 +142,10 @@ async def _listening(app: web.Application, port: int) -> AsyncIterator[int]:
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, HOST, port)
-        await site.start()
+        try:
+            await web.TCPSite(runner, HOST, port).start()
+        except OSError as error:
+            raise PortTaken(f"port {port} of {HOST} is taken") from error
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
