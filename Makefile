@@ -31,6 +31,7 @@ bench: $(STAMP) ## What is measured, as JSON: minutes, and a quiet machine wante
 	$(BIN)/python -m benchmarks.image
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.registry
+	$(BIN)/python -m benchmarks.registry_chaos
 	$(BIN)/python -m benchmarks.dataset
 
 soak: $(STAMP) ## Ten minutes of mixed jobs with faults at random, on four workers
