@@ -178,13 +178,12 @@ def test_too_few_photos(studio: Studio) -> None:
         (["nan@3"], "training_diverged"),
         (["nan_file"], "training_diverged"),
         (["empty_lora"], "training_failed"),
-        (["silent"], "training_failed"),
         (["oom@1", "oom@1"], "out_of_memory"),
-        (["kill@2", "kill@2", "kill@2"], "engine_crashed"),
         (["disk_full@5"], "disk_full"),
     ],
 )
 def test_a_failed_training_leaves_nothing(studio: Studio, faults: list[str], code: str) -> None:
+    studio.rooms.loras.make_room(10**12)  # a full disk is tried again only where this gives some
     studio.trainer_starts(*faults)
     result = studio.run(studio.job("failed", batch_size=2))
     assert result["code"] == code, result
