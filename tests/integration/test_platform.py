@@ -75,7 +75,9 @@ runpod.serverless.start({"handler": handler, "return_aggregate_stream": True})
 """
 
 
-def options(folder: Path, source: str = HANDLER, **changes: Any) -> PlatformOptions:
+def options(
+    folder: Path, source: str = HANDLER, *, ping_timeout_s: float = 60, **changes: Any
+) -> PlatformOptions:
     handler = folder / "handler.py"
     handler.write_text(source)
     pods = PodOptions(
@@ -88,7 +90,7 @@ def options(folder: Path, source: str = HANDLER, **changes: Any) -> PlatformOpti
         folder=folder,
         logs=folder,
         ping_interval_s=1,
-        ping_timeout_s=6,
+        ping_timeout_s=ping_timeout_s,
         stop_grace_s=10,
     )
     return PlatformOptions(pods=pods, **changes)
@@ -208,16 +210,17 @@ def test_a_dead_workers_children_are_ended_and_counted(
     assert client.get("metrics")["pods"]["local-1"]["left_behind"] == ["sleep 600"]
 
 
-def test_a_frozen_worker_stops_pinging_and_its_job_moves_on(
-    client: EndpointClient, served: RunningPlatform
-) -> None:
-    frozen = client.post("runsync", {"input": {}})["output"]["pid"]
-    for pid in processes_of(frozen):
-        os.kill(pid, signal.SIGSTOP)
-    assert ended_pid(frozen, within_s=20)
-    status = client.wait(client.run({}))
-    assert status["status"] == "COMPLETED"
-    assert status["output"]["pid"] == served.pid("local-1") != frozen
+def test_a_frozen_worker_stops_pinging_and_its_job_moves_on(tmp_path: Path) -> None:
+    with running(options(tmp_path, workers=1, ping_timeout_s=4)) as served:
+        client = served.client
+        frozen = client.post("runsync", {"input": {}})["output"]["pid"]
+        for pid in processes_of(frozen):
+            os.kill(pid, signal.SIGSTOP)
+        job_id = client.run({})
+        assert ended_pid(frozen, within_s=20)
+        status = client.wait(job_id)
+        assert status["status"] == "COMPLETED"
+        assert status["output"]["pid"] == served.pid("local-1") != frozen
 
 
 def processes_of(pid: int) -> list[int]:
