@@ -32,7 +32,7 @@ def run(job: TrainJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
     """
     stages = TrainingStages(context.progress)
     head = _head(job.character_id, rooms)
-    version = _made_before(job, head, rooms, context)
+    version = _made_before(job, rooms, context)
     if version is None:
         with TrainingFolder(rooms.settings.work_dir / "training", context.job_id) as folder:
             trigger = job.trigger or (head.trigger if head else derived_trigger(job.character_id))
@@ -51,20 +51,12 @@ def _head(character_id: str, rooms: Rooms) -> CharacterHead | None:
         return None
 
 
-def _made_before(
-    job: TrainJob, head: CharacterHead | None, rooms: Rooms, context: JobContext
-) -> CharacterVersion | None:
+def _made_before(job: TrainJob, rooms: Rooms, context: JobContext) -> CharacterVersion | None:
     """The version that an earlier run of this job registered, its head written by now."""
-    try:
-        versions = rooms.registry.versions(job.character_id)
-    except CharacterNotFound:
-        return None
-    for version in versions:
-        if version.job_id == context.job_id:
-            if head is None or version.id != (head.active.id if head.active else None):
-                _add(job, _again(job, version, context), rooms, context)
-            return version
-    return None
+    version = rooms.registry.made_by(job.character_id, context.job_id)
+    if version is not None:
+        rooms.registry.adopt(version, name=job.name, activate=job.activate)
+    return version
 
 
 def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
@@ -85,15 +77,13 @@ def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
     with context.timings.phase("registering"):
         rooms.store.put(key, json.dumps(trained.notes).encode())
         try:
-            return _add(job, new, rooms, context)
+            return rooms.registry.add_version(
+                new, activate=job.activate, check=context.cancel.check
+            )
         except BaseException:
             with contextlib.suppress(StoreError):  # the registration's own failure matters
                 rooms.store.delete(key)
             raise
-
-
-def _add(job: TrainJob, new: NewVersion, rooms: Rooms, context: JobContext) -> CharacterVersion:
-    return rooms.registry.add_version(new, activate=job.activate, check=context.cancel.check)
 
 
 def _kept(notes: dict[str, Any]) -> dict[str, Any]:
@@ -105,27 +95,3 @@ def _kept(notes: dict[str, Any]) -> dict[str, Any]:
         "dataset_digest": notes["dataset"]["digest"],
         "photos": sum(photo["verdict"] != "rejected" for photo in notes["dataset"]["photos"]),
     }
-
-
-def _again(job: TrainJob, version: CharacterVersion, context: JobContext) -> NewVersion:
-    """The registration of a version that is there; its file is not looked at again."""
-    facts = inspection.LoraFacts(
-        format="comfyui" if version.format == "comfyui" else "kohya",
-        rank=version.rank,
-        alpha=None,
-        base_model=version.base_model,
-        modules=0,
-        tensors=0,
-        size=version.size,
-        text_encoder=False,
-        metadata={},
-    )
-    return NewVersion(
-        character_id=version.character_id,
-        job_id=context.job_id,
-        weights=context.folder / "registered-before",
-        facts=facts,
-        trigger=version.trigger,
-        class_noun=version.class_noun,
-        name=job.name,
-    )
