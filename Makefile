@@ -46,7 +46,7 @@ requirements: $(STAMP) ## Compile requirements*.txt, with hashes, from the short
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements-image.in -o requirements-image.txt
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .image-test out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
