@@ -215,8 +215,12 @@ def test_two_hundred_characters_over_a_cache_of_ten(bench: Bench, proxy: FaultPr
 
 
 def test_a_full_disk_at_comfyuis_output(bench: Bench) -> None:
+    character(bench, "unused")
+    delivered(bench.run(SMALL | {"character_id": "unused"}))
     bench.faults(disk_full=True)
-    result = bench.run(SMALL)
+    delivered(bench.run(SMALL))  # in the room of the unused LoRA
+    bench.faults(disk_full=True)
+    result = bench.run(SMALL)  # nothing is left to give back
     assert (result["code"], result["retryable"]) == ("disk_full", True)
     delivered(bench.run(SMALL))
 
