@@ -24,7 +24,7 @@ def draw_curve(losses: Mapping[int, float], title: str) -> Image.Image:
     """
     image = Image.new("RGB", _SIZE, "white")
     draw = ImageDraw.Draw(image)
-    draw.text((_LEFT, 22), title, fill=_INK, font=_font(20))
+    draw.text((_LEFT, 10), title, fill=_INK, font=_font(20))
     points = thinned(sorted((s, v) for s, v in losses.items() if math.isfinite(v)))
     if not points:
         sentence = "This trainer reports no loss."
@@ -69,7 +69,7 @@ def _draw_axes(draw: ImageDraw.ImageDraw, scale: _Scale) -> None:
         loss = scale.low + (scale.high - scale.low) * tick / _TICKS
         x, y = scale.place(step, loss)
         draw.line([(_LEFT, y), (_RIGHT, y)], fill=_GRID)
-        draw.text((_LEFT - 10, y), f"{loss:.4g}", fill=_INK, font=font, anchor="rm")
+        draw.text((_LEFT - 10, y), f"{loss:.3g}", fill=_INK, font=font, anchor="rm")
         draw.text((x, _BOTTOM + 10), f"{step:.0f}", fill=_INK, font=font, anchor="mt")
     draw.line([(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)], fill=_INK, width=2)
     draw.text((_LEFT, _TOP - 8), "loss (running average)", fill=_INK, font=font, anchor="ls")

@@ -46,7 +46,7 @@ EXPLAINED: Final[Mapping[str, str]] = {
         "2 from 40 GB and 1 below, with gradient checkpointing (estimates on the safe side); "
         "never more than the photos there are."
     ),
-    "seed": "From the character and the job, so that a retried job trains the same again.",
+    "seed": "From the job's id, so that a retried job trains the same again.",
     "save_every": f"Half of the steps, at most {MAX_SAVE_EVERY}: what a crash can cost.",
 }
 
