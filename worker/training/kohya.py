@@ -1,6 +1,7 @@
 """The kohya engine: sd-scripts as a child process that is watched, restarted and never believed."""
 
 import logging
+import shutil
 import threading
 import time
 from collections import deque
@@ -95,7 +96,8 @@ class KohyaTrainer:
                 "set TRAIN_CHECKPOINT to one that is.",
                 details={"checkpoint": options.checkpoint.name},
             )
-        if not (options.folder / kohya_command.SCRIPT).is_file():
+        script = options.folder / kohya_command.SCRIPT
+        if not script.is_file() or shutil.which(options.python) is None:
             message = "The kohya trainer is not installed on this worker; use comfyui."
             raise EngineUnavailable(message, field="trainer")
 

@@ -229,9 +229,11 @@ def test_a_cancel_takes_less_than_five_seconds(bench: Bench, faults: Path, fault
 
 
 def test_what_is_not_installed_is_said(bench: Bench) -> None:
-    bench.options = replace(bench.options, folder=Path("/nowhere"))
-    with pytest.raises(EngineUnavailable, match="not installed"):
-        bench.train()
+    whole = bench.options
+    for lacking in (replace(whole, folder=Path("/no")), replace(whole, python="/no/python")):
+        bench.options = lacking
+        with pytest.raises(EngineUnavailable, match="not installed"):
+            bench.train()
     bench.options = replace(bench.options, checkpoint=Path("/nowhere/base.safetensors"))
     with pytest.raises(ModelMissing, match=r"base\.safetensors"):
         bench.train()
