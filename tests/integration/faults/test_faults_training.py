@@ -79,6 +79,12 @@ def test_the_execution_timeout_ends_the_trainer(rig: Rig) -> None:
     assert of_character(rig, character_id) == []
 
 
+def test_a_comfyui_that_died_before_does_not_matter(rig: Rig) -> None:
+    rig.kill_comfyui()
+    status = rig.finished(training(rig, new_id(), steps=8), timeout_s=60)
+    assert status["status"] == "COMPLETED", status
+
+
 def test_a_killed_worker_trains_one_version(rig: Rig) -> None:
     character_id = new_id()
     with rig.nothing_left(within_s=5):
