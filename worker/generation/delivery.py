@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ Prepare = Callable[[Path, Output], Sequence[Finished]]
 """Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """One produced file on its way: described as soon as it was read, stored a little later."""
+
+    described: Future[list[OutputResult]]
+    stored: Future[list[OutputResult]]
+
+
 class Delivery:
     """The outputs of one attempt at a job.
 
@@ -35,20 +44,36 @@ class Delivery:
         self._context = context
         self._folder = folder
         self._prepare = prepare
-        self._uploads: list[Future[list[OutputResult]]] = []
+        self._uploads: list[_Upload] = []
+        self._documents: list[tuple[str, Future[str]]] = []
         self._delivered_nodes: set[str] = set()
 
     def take(self, output: Output, files: Sequence[OutputFile]) -> None:
         """Start the upload of a node's files; returns at once."""
         for file in files:
             self._delivered_nodes.add(output.node)
-            number = len(self._uploads)
-            future = self._rooms.pool.submit(self._deliver, output, file, number)
-            self._uploads.append(future)
+            number, described = len(self._uploads), Future[list[OutputResult]]()
+            stored = self._rooms.pool.submit(self._deliver, output, file, number, described)
+            self._uploads.append(_Upload(described, stored))
+
+    def described(self) -> list[OutputResult]:
+        """What the outputs will be once they are stored, in the order reported."""
+        return [result for upload in self._uploads for result in upload.described.result()]
+
+    def add_document(self, key: str, body: bytes) -> None:
+        """Store a small JSON object beside the outputs; returns at once."""
+        self._documents.append((key, self._rooms.pool.submit(self._rooms.store.put, key, body)))
 
     def results(self) -> list[OutputResult]:
-        """Wait for every upload, in the order reported. Raises the first failure."""
-        return [result for upload in self._uploads for result in upload.result()]
+        """Wait until everything is stored, outputs in the order reported. Raises the first failure.
+
+        Raises:
+            ExecutionFailed, StoreError, Cancelled.
+        """
+        outputs = [result for upload in self._uploads for result in upload.stored.result()]
+        for _, document in self._documents:
+            document.result()
+        return outputs
 
     def check_complete(self, outputs: Sequence[Output]) -> None:
         """All declared outputs, or none. Raises `ExecutionFailed` naming the silent nodes."""
@@ -61,58 +86,82 @@ class Delivery:
 
     def discard(self) -> None:
         """Wait for what is under way and remove what arrived: a failed job leaves no object."""
-        wait(self._uploads)
+        wait([upload.stored for upload in self._uploads])
+        wait([document for _, document in self._documents])
+        keys = [key for key, document in self._documents if document.exception() is None]
         for upload in self._uploads:
-            if upload.exception() is None:
-                for result in upload.result():
-                    with contextlib.suppress(StoreError):  # the job's own error matters more
-                        self._rooms.store.delete(result.key)
+            if upload.stored.exception() is None:
+                keys += [result.key for result in upload.stored.result()]
+        for key in keys:
+            with contextlib.suppress(StoreError):  # the job's own error matters more
+                self._rooms.store.delete(key)
 
-    def _deliver(self, output: Output, file: OutputFile, number: int) -> list[OutputResult]:
-        self._context.cancel.check()
-        with self._rooms.comfyui.opened(file) as path:
-            finished = self._prepare(path, output)
-            try:
-                return [self._upload(output, one, number) for one in finished]
-            finally:
-                for one in finished:
-                    if one.path != path:
-                        one.path.unlink(missing_ok=True)
+    def _deliver(
+        self, output: Output, file: OutputFile, number: int, described: Future[list[OutputResult]]
+    ) -> list[OutputResult]:
+        try:
+            self._context.cancel.check()
+            with self._rooms.comfyui.opened(file) as path:
+                return self._send(path, output, number, described)
+        except BaseException as error:
+            if not described.done():
+                described.set_exception(error)
+            raise
 
-    def _upload(self, output: Output, finished: Finished, number: int) -> OutputResult:
+    def _send(
+        self, path: Path, output: Output, number: int, described: Future[list[OutputResult]]
+    ) -> list[OutputResult]:
+        finished = self._prepare(path, output)
+        try:
+            results = [self._describe(output, one, number) for one in finished]
+            described.set_result(results)
+            for one, result in zip(finished, results, strict=True):
+                send(self._rooms, self._context, one.path, result)
+            return results
+        finally:
+            for one in finished:
+                if one.path != path:
+                    one.path.unlink(missing_ok=True)
+
+    def _describe(self, output: Output, finished: Finished, number: int) -> OutputResult:
         name = str(number) if finished.kind is None else f"{number}-{finished.kind}"
-        return upload_file(
-            self._rooms,
-            self._context,
-            finished.path,
-            f"{self._folder}/{name}{finished.path.suffix}",
-            kind=finished.kind or output.kind,
-            **finished.facts,
-        )
+        key = f"{self._folder}/{name}{finished.path.suffix}"
+        kind = finished.kind or output.kind
+        return describe(self._rooms, finished.path, key, kind=kind, **finished.facts)
 
 
 def upload_file(
     rooms: Rooms, context: JobContext, path: Path, key: str, **facts: Any
 ) -> OutputResult:
     """Send one local file and describe it: size and sha256 as confirmed, a URL to fetch it by."""
-    digest = sha256_of(path)
+    result = describe(rooms, path, key, **facts)
+    send(rooms, context, path, result)
+    return result
+
+
+def describe(rooms: Rooms, path: Path, key: str, **facts: Any) -> OutputResult:
+    """What a local file will be as an object: size in bytes, sha256, a URL to fetch it by."""
     content_type = content_type_for(path)
-    info = rooms.store.upload(
-        path,
-        key,
-        content_type,
-        metadata={"sha256": digest, "job-id": context.job_id},
-        check=context.cancel.check,
-    )
     url = rooms.store.presign(key, rooms.settings.url_lifetime_s, content_type=content_type)
     return OutputResult(
         url=url.url,
         expires_at=url.expires_at,
         key=key,
         content_type=content_type,
-        bytes=info.size,
-        sha256=digest,
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
         **facts,
+    )
+
+
+def send(rooms: Rooms, context: JobContext, path: Path, result: OutputResult) -> None:
+    """Store a described file. Raises StoreError when the store has something else than it."""
+    rooms.store.upload(
+        path,
+        result.key,
+        result.content_type,
+        metadata={"sha256": result.sha256, "job-id": context.job_id},
+        check=context.cancel.check,
     )
 
 

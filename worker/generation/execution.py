@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from worker.comfyui.client import Execution, OutputFile
 from worker.errors import (
@@ -17,7 +18,6 @@ from worker.errors import (
 )
 from worker.generation.delivery import Delivery, Prepare
 from worker.generation.stages import UPLOADING, Stages
-from worker.results import OutputResult
 from worker.rooms import JobContext, Rooms
 from workflows.binding import Bound
 
@@ -34,24 +34,28 @@ class Attempt:
     run_id: str
 
 
-def execute(
-    attempt: Callable[[WorkerError | None], Attempt],
-    rooms: Rooms,
-    context: JobContext,
-    *,
-    folder: str,
-    prepare: Prepare,
-    timeout_s: float,
-) -> list[OutputResult]:
-    """Run, deliver every declared output, and clean up; a crash or an OOM is tried once more.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be run, and what becomes of it.
 
-    Args:
+    Attributes:
         attempt: makes the graph: of try 1 given None, of try 2 given what ended try 1.
-        rooms: the worker's.
-        context: the job's.
+        conclude: called when all outputs are reported and on their way; makes the job's result,
+            and waits for the delivery.
         folder: key below which outputs go.
         prepare: checks and finishes a produced file.
         timeout_s: seconds from the prompt's own start.
+    """
+
+    attempt: Callable[[WorkerError | None], Attempt]
+    conclude: Callable[[Delivery], dict[str, Any]]
+    folder: str
+    prepare: Prepare
+    timeout_s: float
+
+
+def execute(order: Order, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+    """Run, deliver every declared output, and clean up; a crash or an OOM is tried once more.
 
     Raises:
         WorkflowRejected, ModelMissing, ExecutionFailed, OutOfMemory, EngineCrashed,
@@ -59,9 +63,9 @@ def execute(
     """
     failure: WorkerError | None = None
     for number in range(1, ATTEMPTS + 1):
-        current, generation = attempt(failure), rooms.engine.generation
+        current, generation = order.attempt(failure), rooms.engine.generation
         try:
-            return _run_once(current, rooms, context, folder, prepare, timeout_s)
+            return _run_once(order, current, rooms, context)
         except (EngineCrashed, EngineUnavailable, OutOfMemory) as error:
             failure = error
             log.warning("attempt failed", extra={"attempt": number, "code": error.code})
@@ -93,16 +97,9 @@ def _recover(error: WorkerError, rooms: Rooms, context: JobContext) -> None:
     rooms.engine.ensure_ready(context.cancel)
 
 
-def _run_once(
-    attempt: Attempt,
-    rooms: Rooms,
-    context: JobContext,
-    folder: str,
-    prepare: Prepare,
-    timeout_s: float,
-) -> list[OutputResult]:
+def _run_once(order: Order, attempt: Attempt, rooms: Rooms, context: JobContext) -> dict[str, Any]:
     outputs = {output.node: output for output in attempt.bound.outputs}
-    delivery = Delivery(rooms, context, folder=folder, prepare=prepare)
+    delivery = Delivery(rooms, context, folder=order.folder, prepare=order.prepare)
 
     def on_files(node: str, files: tuple[OutputFile, ...]) -> None:
         if node in outputs:
@@ -111,7 +108,7 @@ def _run_once(
     try:
         execution = rooms.comfyui.run(
             attempt.bound.graph,
-            timeout_s=timeout_s,
+            timeout_s=order.timeout_s,
             cancel=context.cancel,
             on_step=Stages(attempt.bound.graph, context.progress).on_step,
             on_files=on_files,
@@ -120,7 +117,7 @@ def _run_once(
         delivery.check_complete(attempt.bound.outputs)
         context.progress.report("uploading", UPLOADING)
         with context.timings.phase("upload"):
-            return delivery.results()
+            return order.conclude(delivery)
     except BaseException:
         delivery.discard()
         raise

@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,17 +9,17 @@ from typing import Any, Final, Literal
 
 from worker.contract import Generation
 from worker.errors import OutOfMemory, WorkerError
-from worker.generation import casting, execution
+from worker.generation import casting
 from worker.generation.casting import Role
-from worker.generation.delivery import Prepare
-from worker.generation.execution import Attempt
+from worker.generation.delivery import Delivery, Prepare
+from worker.generation.execution import Attempt, Order, execute
+from worker.generation.manifest import manifest_of
 from worker.generation.prompts import place_triggers
-from worker.results import GenerationResult, ManifestResult, OutputResult, WorkflowResult
+from worker.results import GenerationResult, ManifestResult, WorkflowResult
 from worker.rooms import JobContext, Rooms
 from workflows.binding import LoraUse, Values, bind
 from workflows.template import Value, Workflow
 
-MANIFEST_VERSION: Final = 1
 MAX_DRAWN_SEED: Final = 2**53 - 1  # larger integers lose digits in JavaScript clients
 
 
@@ -49,8 +48,7 @@ def generate(plan: Plan, rooms: Rooms, context: JobContext) -> dict[str, Any]:
     settled = _settle(plan, roles, context)
     context.progress.report("characters", 2)
     with casting.held_loras(roles, rooms, context) as loras:
-        outputs = _run(settled, loras, rooms, context)
-    return _result(settled, outputs, rooms, context)
+        return _run(settled, loras, rooms, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ def output_folder(roles: tuple[Role, ...], context: JobContext) -> str:
 
 def _run(
     settled: _Settled, loras: tuple[LoraUse, ...], rooms: Rooms, context: JobContext
-) -> list[OutputResult]:
+) -> dict[str, Any]:
     plan = settled.plan
 
     def attempt(failure: WorkerError | None) -> Attempt:
@@ -103,15 +101,15 @@ def _run(
         )
         return Attempt(bind(plan.workflow, values), run_id)
 
+    order = Order(
+        attempt=attempt,
+        conclude=lambda delivery: _conclude(settled, delivery, rooms, context),
+        folder=settled.folder,
+        prepare=plan.prepare,
+        timeout_s=plan.job.timeout_s or rooms.settings.job_timeout_s,
+    )
     try:
-        return execution.execute(
-            attempt,
-            rooms,
-            context,
-            folder=settled.folder,
-            prepare=plan.prepare,
-            timeout_s=plan.job.timeout_s or rooms.settings.job_timeout_s,
-        )
+        return execute(order, rooms, context)
     except OutOfMemory as error:
         raise OutOfMemory(
             f"The GPU's memory does not suffice; lower {', '.join(plan.lower)}.",
@@ -119,69 +117,34 @@ def _run(
         ) from error
 
 
-def _result(
-    settled: _Settled, outputs: list[OutputResult], rooms: Rooms, context: JobContext
+def _conclude(
+    settled: _Settled, delivery: Delivery, rooms: Rooms, context: JobContext
 ) -> dict[str, Any]:
-    plan = settled.plan
+    """Write the manifest while the outputs are still on their way, then wait for all of it."""
+    plan, key = settled.plan, f"{settled.folder}/manifest.json"
     people = [role.result() for role in settled.roles]
-    manifest = ManifestResult(key=f"{settled.folder}/manifest.json", url="")
+    url = rooms.store.presign(
+        key, rooms.settings.url_lifetime_s, content_type="application/json"
+    ).url
     result = GenerationResult(
         task=plan.task,
         job_id=context.job_id,
-        outputs=outputs,
+        outputs=delivery.described(),
         seed=settled.seed,
         prompt=settled.prompt,
         character=people[0] if len(people) == 1 else None,
         characters=people if len(people) > 1 else None,
         workflow=WorkflowResult(name=plan.workflow.name, digest=plan.workflow.digest),
-        manifest=manifest,
+        manifest=ManifestResult(key=key, url=url),
         timings_ms=context.timings.milliseconds(),
     )
-    url = _write_manifest(settled, result, rooms)
-    return result.model_copy(
-        update={
-            "manifest": ManifestResult(key=manifest.key, url=url),
-            "timings_ms": context.timings.milliseconds(),
-        }
-    ).to_json()
-
-
-def _write_manifest(settled: _Settled, result: GenerationResult, rooms: Rooms) -> str:
-    """All it takes to make the outputs again, beside them; never a URL, since those expire."""
-    plan = settled.plan
-    document = {
-        "manifest_version": MANIFEST_VERSION,
-        **result.to_json(),
-        "input": described_input(plan.job),
-        "values": {name: value for name, value in settled.values.items() if value is not None},
-        "loras": [
-            {
-                "character_id": role.version.character_id,
-                "version": role.version.version,
-                "sha256": role.version.sha256,
-                "key": role.version.key,
-                "strength": role.strength,
-            }
-            for role in settled.roles
-        ],
-        "versions": rooms.availability.versions,
-    }
-    del document["manifest"]
-    for output in document["outputs"]:
-        del output["url"]
-        output.pop("expires_at", None)
-    key = result.manifest.key
-    rooms.store.put(key, json.dumps(document, indent=2, ensure_ascii=False).encode())
-    return rooms.store.presign(
-        key, rooms.settings.url_lifetime_s, content_type="application/json"
-    ).url
-
-
-def described_input(job: Generation) -> dict[str, Any]:
-    """The job's input as the manifest keeps it: a base64 source by its digest, not its bytes."""
-    described = job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    for value in described.values():
-        if isinstance(value, dict) and "base64" in value:
-            digest = hashlib.sha256(value.pop("base64").encode()).hexdigest()
-            value["base64_sha256"] = digest
-    return {"task": job.model_dump()["task"], **described}
+    manifest = manifest_of(
+        result,
+        plan.job,
+        roles=settled.roles,
+        values=settled.values,
+        versions=rooms.availability.versions,
+    )
+    delivery.add_document(key, manifest)
+    delivery.results()
+    return {**result.to_json(), "timings_ms": context.timings.milliseconds()}

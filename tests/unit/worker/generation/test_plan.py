@@ -2,7 +2,8 @@ import pytest
 
 from worker.contract import ImageJob, parse_job
 from worker.generation.inputs import Placed
-from worker.generation.plan import MAX_DRAWN_SEED, described_input, drawn_seed
+from worker.generation.manifest import described_input
+from worker.generation.plan import MAX_DRAWN_SEED, drawn_seed
 from worker.image import fitted
 
 
