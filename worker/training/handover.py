@@ -73,7 +73,10 @@ def handed_over(
         Cancelled: while waiting for it.
     """
     with ready_afterwards(engine):
-        comfyui.free(unload_models=True, free_memory=True)
+        try:
+            comfyui.free(unload_models=True, free_memory=True)
+        except EngineUnavailable:  # it has just died: started again, it holds nothing
+            engine.ensure_ready(cancel)
         if not _wait_until_free(comfyui, cancel, timeout_s):
             log.warning("comfyui keeps the gpu; restarting it")
             engine.restart(engine.generation, cancel)

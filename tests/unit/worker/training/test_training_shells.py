@@ -72,6 +72,21 @@ def test_a_comfyui_that_keeps_it_is_restarted() -> None:
         assert gpu.told == ["free", "restart"]
 
 
+def test_a_comfyui_that_has_just_died_is_started_again() -> None:
+    class Dead(Gpu):
+        def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
+            super().free(unload_models=unload_models, free_memory=free_memory)
+            raise EngineUnavailable("gone")
+
+        def ensure_ready(self, cancel: CancelToken | None = None) -> None:
+            self.told.append("ready" if cancel is None else "ready before")
+
+    gpu = Dead()
+    with handed_over(gpu, gpu, CancelToken()):
+        assert gpu.told == ["free", "ready before"]
+    assert gpu.told == ["free", "ready before", "ready"]
+
+
 def test_memory_that_somebody_else_holds() -> None:
     gpu = Gpu(looks=10**9)
     with (
