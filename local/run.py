@@ -1,6 +1,5 @@
 """`python -m local run`: one job, start to finish, as RunPod's local test runs it."""
 
-import ast
 import json
 import shutil
 import signal
@@ -17,7 +16,6 @@ from local.stack import ROOT, Stack
 OUT: Final = ROOT / "out"
 _JOB_TIMEOUT_S: Final = 1800
 _STOP_TIMEOUT_S: Final = 30
-_RESULT_MARK: Final = "Job result: "  # how the SDK's local mode prints what the handler answered
 
 
 def main(job: Path | None = None) -> int:
@@ -32,8 +30,9 @@ def main(job: Path | None = None) -> int:
             print(f"S3 server   {stack.s3.endpoint_url}\nEngine      {stack.engine}")
             stack.register_demo()
             print(f"Character   demo registered\nJob         {job or 'test_input.json'}\n")
-            chosen = ("--test_input", job.read_text()) if job else ()
-            result = run_handler(stack.environment(), ROOT, *chosen)
+            environment = stack.environment(LOCAL_RESULT_FILE=str(stack.folder / "result.json"))
+            folder = ROOT if job is None else placed(job, stack.folder / "job")
+            result = run_handler(environment, folder)
             if result is None:
                 return 1
             print(json.dumps(result, indent=2, ensure_ascii=False))
@@ -47,31 +46,27 @@ def main(job: Path | None = None) -> int:
     return 0
 
 
-def run_handler(environment: dict[str, str], folder: Path, *arguments: str) -> Any:
+def placed(job: Path, folder: Path) -> Path:
+    """A folder with the job as its `test_input.json`, where the SDK looks for it."""
+    folder.mkdir()
+    shutil.copy(job, folder / "test_input.json")
+    return folder
+
+
+def run_handler(environment: dict[str, str], folder: Path) -> Any:
     """Run `handler.py` in the SDK's local mode; its result, or None when the job failed."""
+    answer = Path(environment["LOCAL_RESULT_FILE"])
     handler = subprocess.Popen(
-        [sys.executable, str(ROOT / "handler.py"), *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, str(ROOT / "handler.py")], cwd=folder, env=environment
     )
-    result = None
     try:
-        for line in handler.stdout or ():
-            if _RESULT_MARK in line:
-                result = ast.literal_eval(line.split(_RESULT_MARK, 1)[1].strip())
-            else:
-                print(line, end="")
         failed = handler.wait(_JOB_TIMEOUT_S) != 0
     finally:
         _end(handler)
-    return None if failed or result is None else result["output"]
+    return None if failed or not answer.exists() else json.loads(answer.read_text())
 
 
-def _end(handler: "subprocess.Popen[str]") -> None:
-    if handler.stdout:
-        handler.stdout.close()
+def _end(handler: "subprocess.Popen[bytes]") -> None:
     if handler.poll() is not None:
         return
     handler.terminate()

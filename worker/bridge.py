@@ -1,12 +1,14 @@
 """Between RunPod's event loop and the worker's threads: cancels reach jobs, updates keep order."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from worker.cancel import CancelToken
 from worker.service import Worker
+from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +42,21 @@ def job_handler(
             )
         )
         try:
-            return await asyncio.shield(running)
+            result = await asyncio.shield(running)
         except asyncio.CancelledError:
             cancel.cancel()
             await asyncio.wait([running], timeout=STOP_TIMEOUT_S)
             log.info("job cancelled", extra={"job_id": job.get("id"), "ended": running.done()})
             raise
+        _keep_locally(worker.settings, result)
+        return result
 
     return handle
+
+
+def _keep_locally(settings: Settings, result: dict[str, Any]) -> None:
+    if settings.local_result_file is not None and not settings.on_platform:
+        settings.local_result_file.write_text(json.dumps(result), encoding="utf-8")
 
 
 async def _posted(post: Post, job: dict[str, Any], update: dict[str, Any]) -> None:

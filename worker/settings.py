@@ -131,6 +131,10 @@ class Settings(BaseModel):
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="`auto`: text on a terminal, JSON lines elsewhere."
     )
+    local_result_file: Path | None = Field(
+        None,
+        description="Of a local test, its result as JSON; the SDK's log cuts it short.",
+    )
     warmup_workflow: str | None = Field(
         None, description="Workflow run once, small, before jobs are taken."
     )

@@ -18,6 +18,7 @@ NOTICE: Final = "stand-in: not a real picture"
 
 _SMALLEST_WITH_CARD: Final = 200  # below this many pixels only the notice would be legible
 _PROMPT_LINES: Final = 5
+_LONGEST_NAME: Final = 24
 
 
 class Painter:
@@ -98,6 +99,11 @@ def _draw_card(
         y += scale * unit * 1.4
 
 
+def _short(name: str) -> str:
+    """A file's name for people: a checksum by its first digits."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME // 2]}…"
+
+
 def _card_lines(
     request: Request, size: tuple[int, int], place: tuple[int, int]
 ) -> list[tuple[str, float, str]]:
@@ -107,7 +113,9 @@ def _card_lines(
         f"seed {request.seed} · {size[0]} x {size[1]} · {request.steps} steps · "
         f"cfg {request.cfg:g} · {request.sampler}"
     )
-    details = [f"LoRA {lora.name} · strength {lora.strength:g}" for lora in request.model.loras]
+    details = [
+        f"LoRA {_short(lora.name)} · strength {lora.strength:g}" for lora in request.model.loras
+    ]
     if request.negative.text:
         details.insert(0, f"without: {_plain(request.negative.text)}")
     details.append(numbers)
