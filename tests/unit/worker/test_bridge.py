@@ -1,7 +1,9 @@
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from worker.bridge import job_handler
 from worker.cancel import CancelToken
 from worker.service import Worker
+from worker.settings import Settings
+
+GIVEN = {"S3_BUCKET": "b", "S3_ACCESS_KEY_ID": "i", "S3_SECRET_ACCESS_KEY": "s"}
 
 
 class FakeWorker:
@@ -18,6 +23,7 @@ class FakeWorker:
         self, body: Callable[[CancelToken, Callable[[dict[str, Any]], None]], Any]
     ) -> None:
         self._body = body
+        self.settings = Settings.from_environment(GIVEN)
         self.ended = threading.Event()
 
     def run(self, job_id: str, raw: object, *, cancel: CancelToken, send: Any) -> dict[str, Any]:
@@ -46,6 +52,19 @@ def test_a_job_runs_in_a_thread_and_the_loop_goes_on() -> None:
     one, two = asyncio.run(main())
     assert (one["job_id"], one["input"]) == ("1", {"n": 1})
     assert one["answer"] != threading.main_thread().name != two["answer"]
+
+
+@pytest.mark.parametrize("on_platform", [False, True])
+def test_a_local_tests_result_is_kept_in_a_file(tmp_path: Path, on_platform: bool) -> None:  # noqa: FBT001 - a case
+    path = tmp_path / "result.json"
+    given = GIVEN | {"LOCAL_RESULT_FILE": str(path)}
+    if on_platform:
+        given |= {"RUNPOD_WEBHOOK_GET_JOB": "https://platform/job-take/$ID"}
+    fake = FakeWorker(lambda _cancel, _send: "x" * 10_000)
+    fake.settings = Settings.from_environment(given)
+    result = asyncio.run(handler(fake)({"id": "a", "input": {}}))
+    assert path.exists() is not on_platform
+    assert on_platform or json.loads(path.read_text()) == result
 
 
 def test_updates_are_delivered_one_after_the_other_before_the_job_goes_on() -> None:
