@@ -5,10 +5,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lora_registry.store import StoreError
+from lora_registry.store import ObjectInfo, StoreError
 from worker.comfyui.client import OutputFile
 from worker.errors import ExecutionFailed
 from worker.generation.pictures import Finished
@@ -45,7 +46,7 @@ class Delivery:
         self._folder = folder
         self._prepare = prepare
         self._uploads: list[_Upload] = []
-        self._documents: list[tuple[str, Future[str]]] = []
+        self._documents: list[tuple[str, Future[ObjectInfo]]] = []
         self._delivered_nodes: set[str] = set()
 
     def take(self, output: Output, files: Sequence[OutputFile]) -> None:
@@ -61,8 +62,14 @@ class Delivery:
         return [result for upload in self._uploads for result in upload.described.result()]
 
     def add_document(self, key: str, body: bytes) -> None:
-        """Store a small JSON object beside the outputs; returns at once."""
-        self._documents.append((key, self._rooms.pool.submit(self._rooms.store.put, key, body)))
+        """Store a small JSON object beside the outputs; returns at once.
+
+        By way of a file, since only an upload ends when the job is cancelled.
+        """
+        path = self._context.folder / f"document-{len(self._documents)}.json"
+        path.write_bytes(body)
+        store = partial(self._rooms.store.upload, check=self._context.cancel.check)
+        self._documents.append((key, self._rooms.pool.submit(store, path, key, "application/json")))
 
     def results(self) -> list[OutputResult]:
         """Wait until everything is stored, outputs in the order reported. Raises the first failure.
