@@ -1,5 +1,6 @@
 """`python -m local run`: one job, start to finish, as RunPod's local test runs it."""
 
+import io
 import json
 import shutil
 import signal
@@ -25,6 +26,8 @@ def main(job: Path | None = None) -> int:
         job: a file like `test_input.json`, which is the default.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # our lines before the handler's, in a pipe too
     try:
         with Stack.from_environment() as stack:
             print(f"S3 server   {stack.s3.endpoint_url}\nEngine      {stack.engine}")

@@ -1,6 +1,7 @@
 """The stand-in ComfyUI as a real child process, its faults, and a client for it."""
 
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,6 +70,10 @@ def engine(session_engine: ComfyUIProcess) -> ComfyUIProcess:
 
 @pytest.fixture
 def faults(engine: ComfyUIProcess) -> Faults:
+    # An earlier test's prompt enters history after its client left, and would take the fault.
+    while any(requests.get(f"{engine.url}/queue", timeout=5).json().values()):
+        time.sleep(0.01)
+
     def switch_on(**given: object) -> None:
         requests.post(f"{engine.url}/stand-in/faults", json=given, timeout=5).raise_for_status()
 

@@ -52,7 +52,8 @@ def test_start_returns_at_once_and_starts_once(options: ComfyUIOptions) -> None:
 
 
 def test_an_early_death_is_told_with_its_last_words(options: ComfyUIOptions) -> None:
-    code = "import sys; print('loading'); sys.exit('ImportError: cannot load /opt/x/torch.so')"
+    words = "ImportError: cannot load /opt/x/torch.so"
+    code = f"import sys; print('loading', flush=True); sys.exit('{words}')"
     with ComfyUIProcess(variant(options, code)) as engine:
         begun = time.monotonic()
         with pytest.raises(EngineUnavailable, match="exit code 1") as caught:
