@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from local.lora_file import write_demo_lora
+from lora_registry.inspection import inspect
+from lora_registry.versions import NewVersion
 from tests.integration.bench import Bench, fetched, graph_of, picture, png
 from worker.availability import Availability
 from worker.cancel import CancelToken
@@ -271,6 +273,18 @@ def test_a_deleted_character_is_not_found_until_it_is_restored(bench: Bench) -> 
     assert "restore" in refused["error"]
     bench.run({"task": "characters", "action": "restore", "character_id": "gone"})
     assert "outputs" in bench.run(SMALL | {"character_id": "gone"})
+
+
+def test_a_character_of_another_base_model_is_refused_not_rendered_wrong(bench: Bench) -> None:
+    path = bench.folder / "old.safetensors"
+    write_demo_lora(path, rank=1, seed=70)
+    new = NewVersion("old", "old", path, inspect(path), "ooo", base_model="sd15")
+    bench.rooms.registry.add_version(new)
+    before = bench.prompts_run()
+    refused = bench.run(SMALL | {"character_id": "old"})
+    assert (refused["code"], refused["field"]) == ("invalid_input", "character_id")
+    assert refused["details"] == {"character": "sd15", "workflow": "sdxl"}
+    assert bench.prompts_run() == before
 
 
 def test_a_lora_whose_bytes_were_swapped_is_corrupt_and_gone(bench: Bench) -> None:
