@@ -23,7 +23,7 @@ from local.registering import register_characters
 from local.soak import audit
 from local.soak.customers import Customers
 from local.soak.gauges import Gauges
-from local.soak.jobs import CHARACTERS, LORA, PHOTOS
+from local.soak.jobs import CHARACTERS, LORA, PHOTOS, TIMEOUT_S
 from local.soak.receiver import WebhookReceiver
 from local.soak.troubles import Troubles, Workshop
 from local.stack import ROOT, Stack
@@ -121,6 +121,7 @@ def platform_options(
             WORK_DIR=str(worker_folder(stack, number)),
             S3_ENDPOINT_URL=proxy.url,
             LORA_CACHE_BYTES=str(CACHE_BYTES),
+            JOB_TIMEOUT_S=str(TIMEOUT_S),
             COMFYUI_PORT=str(workshop.comfyui_port),
             KOHYA_FAULTS=str(workshop.trainer_faults),
             RUNPOD_LOG_LEVEL="WARN",

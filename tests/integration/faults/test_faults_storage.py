@@ -104,9 +104,13 @@ def test_a_passing_fault_costs_time_only(bench: Bench, proxy: FaultProxy, rule: 
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("PUT", "outputs/"), ("GET", "/loras/"), ("GET", "character.json")]
+    ("method", "path", "code"),
+    [
+        *(("PUT", "outputs/", code) for code in LASTING),
+        *(("GET", "/loras/", code) for code in ("InternalError", "ExpiredToken")),
+        *(("GET", "character.json", code) for code in ("SlowDown", "NoSuchBucket")),
+    ],
 )
-@pytest.mark.parametrize("code", LASTING)
 def test_a_lasting_fault_is_storage_unavailable(
     bench: Bench, proxy: FaultProxy, method: str, path: str, code: str
 ) -> None:
