@@ -1,8 +1,7 @@
 """Outputs on their way to the bucket: each file's upload starts when its node reports it."""
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_registry.store import ObjectInfo, StoreError
+from lora_registry.tensorfile import sha256_of
 from worker.comfyui.client import OutputFile
 from worker.errors import ExecutionFailed
 from worker.generation.pictures import Finished
@@ -17,8 +17,6 @@ from worker.results import OutputResult
 from worker.rooms import JobContext, Rooms
 from worker.storage.content_type import content_type_for
 from workflows.template import Output
-
-_READ_BYTES = 1024 * 1024
 
 Prepare = Callable[[Path, Output], Sequence[Finished]]
 """Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
@@ -170,17 +168,3 @@ def send(rooms: Rooms, context: JobContext, path: Path, result: OutputResult) ->
         metadata={"sha256": result.sha256, "job-id": context.job_id},
         check=context.cancel.check,
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file; memory stays flat."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in _chunks(file.read):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while chunk := read(_READ_BYTES):
-        yield chunk

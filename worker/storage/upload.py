@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lora_registry.store import ObjectInfo, StoreError, StoreUnavailable
+from lora_registry.tensorfile import sha256_of
 from worker.storage.client import Attempts, StorageOptions, code_of
 from worker.storage.content_type import disposition
 from worker.storage.file_slice import FileSlice
@@ -78,7 +79,7 @@ class Upload:
     ) -> ObjectInfo:
         size = path.stat().st_size
         if "sha256" not in metadata:
-            [sha256] = parts.run([partial(_sha256_of, path)])
+            [sha256] = parts.run([partial(sha256_of, path)])
             metadata = {**metadata, "sha256": sha256}
         target = {
             "Bucket": self.options.bucket,
@@ -187,11 +188,6 @@ class Upload:
         except StoreError as error:
             if code_of(error.__cause__) != "NoSuchUpload":
                 log.warning("upload not undone", extra={"key": self.key, "reason": str(error)})
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _md5(body: bytes) -> bytes:

@@ -164,6 +164,8 @@ def _entries(
 
 def _refuse_unsafe(info: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
     parts = re.split(r"[/\\]", info.orig_filename)
+    if "\0" in info.orig_filename:  # zipfile cuts a name there, and fails on an empty one
+        _reject("archive has an entry whose name no file can have")
     if parts[0] == "" or ".." in parts or ":" in parts[0]:
         _reject("archive has an entry that points outside of it")
     if stat.S_ISLNK(info.external_attr >> 16):

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from PIL import Image
 
+from lora_registry.tensorfile import sha256_of
 from worker import media
 from worker.errors import DatasetRejected, ImageRejected
 from worker.training.captions import Captioner, with_trigger
@@ -162,7 +163,7 @@ def _measure(photo: Fetched, png: Path, limits: Limits) -> PhotoFacts | Reason:
         bound = max(bounded_size(*size, limits.resolution))
         image = media.decode(photo.path, field="It", max_pixels=limits.photo_pixels, max_side=bound)
         png.write_bytes(media.encode(image, "png"))
-        return PhotoFacts(_sha256(photo.path), *size, fingerprint(image), sharpness(image))
+        return PhotoFacts(sha256_of(photo.path), *size, fingerprint(image), sharpness(image))
     except ImageRejected as error:
         return Reason("unreadable", _sentence(error))
     finally:
@@ -185,11 +186,6 @@ def _verdicts(
 def _described(path: Path, captioner: Captioner) -> str:
     with Image.open(path) as image:
         return captioner.caption(image.convert("RGB"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sentence(error: ImageRejected) -> str:

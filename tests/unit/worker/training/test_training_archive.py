@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.cancel import CancelToken
@@ -150,6 +150,7 @@ def test_what_is_no_zip(archive: Zip, body: bytes) -> None:
 
 
 @given(at=st.integers(0, 400), byte=st.integers(0, 255))
+@example(at=184, byte=0)  # a name that begins with NUL
 def test_any_damage_is_a_rejection_or_photos(
     tmp_path_factory: pytest.TempPathFactory, at: int, byte: int
 ) -> None:
