@@ -104,7 +104,8 @@ def unpack(
     except _DAMAGED as error:
         raise DatasetRejected(_DAMAGED_MESSAGE, field="archive") from error
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a seek to where no file goes, which damage can ask for
+        # A seek to where no file goes, or a bzip2 stream that is none (no errno): damage does both.
+        if error.errno not in {None, errno.EINVAL}:
             raise
         raise DatasetRejected(_DAMAGED_MESSAGE, field="archive") from error
 

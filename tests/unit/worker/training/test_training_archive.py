@@ -151,6 +151,8 @@ def test_what_is_no_zip(archive: Zip, body: bytes) -> None:
 
 @given(at=st.integers(0, 400), byte=st.integers(0, 255))
 @example(at=184, byte=0)  # a name that begins with NUL
+@example(at=97, byte=12)  # says bzip2 and is none
+@example(at=148, byte=12)
 def test_any_damage_is_a_rejection_or_photos(
     tmp_path_factory: pytest.TempPathFactory, at: int, byte: int
 ) -> None:
