@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 WORKFLOW: Final = "sdxl"
 FIRST_SEED: Final = 1000
+TIMEOUT_S: Final = 300.0  # a picture takes seconds, loading the checkpoint a minute or two
 PROMPTS: Final = (
     "{trigger} {class_noun}, portrait photo, looking at the camera",
     "{trigger} {class_noun}, full body, walking down a city street in daylight",
@@ -144,7 +145,7 @@ def _render(
     try:
         rooms.comfyui.run(
             bound.graph,
-            timeout_s=rooms.settings.job_timeout_s,
+            timeout_s=min(TIMEOUT_S, rooms.settings.job_timeout_s),
             cancel=context.cancel,
             on_step=lambda _step: None,
             on_files=on_files,
