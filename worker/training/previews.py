@@ -11,6 +11,7 @@ from PIL import Image
 from lora_registry.character import UsableVersion
 from lora_registry.errors import RegistryError
 from lora_registry.store import StoreError
+from worker import media
 from worker.comfyui.client import OutputFile
 from worker.errors import Cancelled, EngineCrashed, EngineUnavailable, ExecutionFailed, WorkerError
 from worker.generation.prompts import Trigger, place_triggers
@@ -139,8 +140,8 @@ def _render(
 
     def on_files(_node: str, files: tuple[OutputFile, ...]) -> None:
         for file in files:
-            with rooms.comfyui.opened(file) as path, Image.open(path) as image:
-                found.append(image.convert("RGB"))
+            with rooms.comfyui.opened(file) as path:
+                found.append(media.decode(path, field="preview"))
 
     try:
         rooms.comfyui.run(

@@ -214,9 +214,21 @@ def test_a_cancelled_training_leaves_nothing(
     assert studio.keys("characters/stopped/") == []
 
 
-def test_previews_that_fail_do_not_cost_the_character(studio: Studio) -> None:
-    studio.faults(fail_at_node="KSampler", times=100)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fail_at_node": "KSampler"},
+        {"truncate_output": True},
+        {"empty_output": True},
+        {"missing_output": True},
+    ],
+)
+def test_previews_that_fail_do_not_cost_the_character(
+    studio: Studio, fault: dict[str, Any]
+) -> None:
+    studio.faults(**fault, times=100)
     result = studio.run(studio.job("plain"))
+    assert "error" not in result, result
     found = outputs(result)
     assert result["previews"]["status"] == "failed"
     assert result["previews"]["problem"]
