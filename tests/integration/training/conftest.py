@@ -11,6 +11,7 @@ from PIL import Image
 from local.s3 import S3Server
 from tests.integration.bench import settings_for
 from tests.integration.training.studio import STAND_IN, Studio, make_tokenizers
+from tests.specs import small_spec
 from worker.service import Worker
 from worker.training.kohya_command import KohyaOptions
 from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
@@ -18,21 +19,7 @@ from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
 
 @pytest.fixture
 def spec() -> TrainingSpec:
-    return TrainingSpec(
-        name="mira-0123456789ab",
-        trigger="mrzkqv",
-        class_noun="person",
-        steps=12,
-        rank=2,
-        alpha=1.0,
-        learning_rate=1e-4,
-        resolution=512,
-        batch_size=2,
-        gradient_checkpointing=False,
-        seed=7,
-        save_every=5,
-        deadline_s=60.0,
-    )
+    return small_spec()
 
 
 @pytest.fixture

@@ -4,27 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.specs import small_spec
 from worker.training.kohya_command import KohyaOptions
 from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
 
 
 @pytest.fixture
 def spec() -> TrainingSpec:
-    return TrainingSpec(
-        name="mira-0123456789ab",
-        trigger="mrzkqv",
-        class_noun="person",
-        steps=12,
-        rank=2,
-        alpha=1.0,
-        learning_rate=1e-4,
-        resolution=512,
-        batch_size=2,
-        gradient_checkpointing=False,
-        seed=7,
-        save_every=5,
-        deadline_s=60.0,
-    )
+    return small_spec()
 
 
 @pytest.fixture
