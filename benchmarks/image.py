@@ -33,7 +33,7 @@ PICTURE_BYTES: Final = 1_500_000
 RUNS: Final = 40
 UNCOUNTED: Final = 3  # the first ones open connections
 MIB: Final = 1024 * 1024
-JOB: Final = {"task": "image", "prompt": "bench", "character_id": "demo", "steps": 1}
+JOB: Final = {"task": "image", "prompt": "harness", "character_id": "demo", "steps": 1}
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """All figures of one worker."""
     settings = Settings.from_environment()
     with Worker(settings) as worker:
-        worker.rooms.engine.wait_ready()
+        worker.resources.engine.wait_ready()
         begun = time.perf_counter()
         worker.wait_ready()
         ready_s = time.perf_counter() - begun
@@ -95,8 +95,8 @@ def overhead(worker: Worker, count: int) -> dict[str, float]:
 
 def registry_warm(worker: Worker) -> dict[str, Any]:
     """A read of a head that this worker knows: how many requests, which status, how long."""
-    registry, statuses = worker.rooms.registry, list[int]()
-    events = worker.rooms.store._client.meta.events  # noqa: SLF001 - looks, changes nothing
+    registry, statuses = worker.resources.registry, list[int]()
+    events = worker.resources.store._client.meta.events  # noqa: SLF001 - looks, changes nothing
 
     def note(response_dict: dict[str, Any], **_: Any) -> None:
         statuses.append(response_dict["status_code"])
@@ -110,10 +110,10 @@ def registry_warm(worker: Worker) -> dict[str, Any]:
 
 def cache_hit(worker: Worker) -> dict[str, float]:
     """A LoRA that is there already."""
-    version = worker.rooms.registry.resolve("demo")
+    version = worker.resources.registry.resolve("demo")
 
     def hit() -> None:
-        with worker.rooms.loras.lease(version):
+        with worker.resources.loras.lease(version):
             pass
 
     return timed(hit)
@@ -136,16 +136,16 @@ def cache_miss(worker: Worker, folder: Path) -> dict[str, Any]:
     """
     weights = folder / "large.safetensors"
     write_demo_lora(weights, rank=32)
-    new = NewVersion("large", "bench", weights, inspect(weights), "xyz")
-    worker.rooms.registry.add_version(new)
-    version = worker.rooms.registry.resolve("large")
+    new = NewVersion("large", "harness", weights, inspect(weights), "xyz")
+    worker.resources.registry.add_version(new)
+    version = worker.resources.registry.resolve("large")
     alone = tuned_boto3(worker.settings)
     ours_s, boto3_s = [], []
     for number in range(6):
         for path in worker.settings.loras_folder.glob(f"{version.sha256}*"):
             path.unlink()
         begun = time.perf_counter()
-        with worker.rooms.loras.lease(version):
+        with worker.resources.loras.lease(version):
             ours_s.append(time.perf_counter() - begun)
         begun = time.perf_counter()
         alone(version.key, folder / f"alone-{number}")
@@ -198,7 +198,7 @@ def upload_rise(worker: Worker, folder: Path) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    worker.rooms.store.upload(path, "bench/clip.mp4", "video/mp4")
+    worker.resources.store.upload(path, "harness/clip.mp4", "video/mp4")
     done.set()
     watcher.join()
     return round(peak - before, 1)

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--lora-mb", type=int, default=200)
     parser.add_argument("--runs", type=int, default=5)
     words = parser.parse_args()
-    with S3Server() as server, tempfile.TemporaryDirectory(prefix="bench-registry-") as scratch:
+    with S3Server() as server, tempfile.TemporaryDirectory(prefix="harness-registry-") as scratch:
         folder = Path(scratch)
         with open_store(asdict(server.options(prefix="scale")), refusing=False) as store:
             scale = measure_scale(store, folder, words.characters, words.runs)

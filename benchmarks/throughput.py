@@ -1,4 +1,4 @@
-"""GPU idle gaps and utilisation for queued jobs, through the SDK's own loop: `make bench`.
+"""GPU idle gaps and utilisation for queued jobs, through the SDK's own loop: `make harness`.
 
 Every job uses another character, so that cold means one LoRA download a job. The stand-in ComfyUI
 takes a set time for each prompt, in place of a GPU; its history says when each one began and
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     load = Load(given.jobs, given.gpu_ms)
     cases = [Case(workers, flight) for flight in given.in_flight for workers in given.workers]
     with Stack() as stack:
-        register_characters(stack, [f"bench-{number}" for number in range(load.jobs)])
+        register_characters(stack, [f"harness-{number}" for number in range(load.jobs)])
         results = [result for case in cases for result in measured(stack, case, load)]
     print(json.dumps({"jobs": load.jobs, "gpu_ms": load.gpu_ms, "cases": results}, indent=2))
     return 0
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measured(stack: Stack, case: Case, load: Load) -> Iterator[dict[str, Any]]:
     """Two rounds of the same jobs on fresh workers: an empty LoRA cache, then a full one."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="harness-") as scratch:
         ports = free_ports(case.workers)
         options = platform_options(stack, case, load, Path(scratch), ports)
         with running(options) as platform:
@@ -135,7 +135,7 @@ def job(number: int, seed: int) -> dict[str, Any]:
     return {
         "task": "image",
         "prompt": "portrait of {trigger}",
-        "character_id": f"bench-{number}",
+        "character_id": f"harness-{number}",
         "steps": STEPS,
         "width": 256,
         "height": 256,

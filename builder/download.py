@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from builder.errors import BuildError, DownloadFailed, HashMismatch, NoRoom
+from builder.errors import BuildError, DiskTooSmall, DownloadFailed, HashMismatch
 from builder.library import digest
 from builder.transfer import Part, RangesIgnored, Transfer
 
@@ -33,7 +33,7 @@ def download(transfer: Transfer, wanted: Wanted, path: Path) -> None:
 
     Raises:
         HashMismatch: the source has other content; what was fetched is removed.
-        NoRoom, SourceMissing, SourceRefused, SizeMismatch, DownloadFailed: what was fetched stays
+        DiskTooSmall, SourceMissing, SourceRefused, SizeMismatch, DownloadFailed: what came stays
             for the next try.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class PartialFile:
         self._file = -1
 
     def __enter__(self) -> Self:
-        self._make_room()
+        self._require_space()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,12 +119,12 @@ class PartialFile:
             return frozenset()
         return frozenset(int(start) for start in starts if start.isdecimal())
 
-    def _make_room(self) -> None:
+    def _require_space(self) -> None:
         held = self.path.stat().st_blocks * 512 if self.path.exists() else 0
         needed = self.size - held
         free = shutil.disk_usage(self._place.parent).free
         if free < needed:
-            raise NoRoom(self._place.parent, needed, free)
+            raise DiskTooSmall(self._place.parent, needed, free)
 
 
 def _fill(transfer: Transfer, partial: PartialFile) -> None:

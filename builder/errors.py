@@ -62,7 +62,7 @@ class DownloadFailed(BuildError):
     """Given up: no progress in several tries, too slow for the deadline, or a wrong answer."""
 
 
-class NoRoom(BuildError):
+class DiskTooSmall(BuildError):
     """The disk has less room than the file needs."""
 
     def __init__(self, folder: Path, needed: int, free: int) -> None:

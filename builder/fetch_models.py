@@ -32,7 +32,7 @@ class Options:
 
 
 def fetch(model: Model, folder: Path, options: Options) -> str:
-    """See to it that a model lies below `folder`, its content checked; answers what was done.
+    """See to it that a model lies below `folder`, its content checked; returns what was done.
 
     Raises:
         HashMismatch: a file of its name and size, there or fetched, is another one.

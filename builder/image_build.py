@@ -67,7 +67,7 @@ def build(shop: Shop, source: Path, *, log: str) -> Built:
 
 
 def rebuild(shop: Shop, source: Path) -> str:
-    """Build again after a change of the handler; answers how much came from the cache.
+    """Build again after a change of the handler; returns how much came from the cache.
 
     Raises:
         CheckFailed: a change of the handler rebuilt more than our code's own steps.

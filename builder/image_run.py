@@ -50,7 +50,7 @@ class Surroundings:
     platform: dict[str, str]
 
     def worker(self, name: str, *, on_platform: bool, detached: bool = False) -> str:
-        """Run the image as it is, with its own entrypoint; answers what it printed, or its id."""
+        """Run the image as it is, with its own entrypoint; returns what it printed, or its id."""
         environment = self.storage | (self.platform if on_platform else {})
         argv = ["podman", "run", "--name", name, *(["--detach"] if detached else [])]
         argv += [*_PLAIN, "--network", f"container:{self.container}"]

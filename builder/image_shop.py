@@ -39,7 +39,7 @@ class Shop:
     def run(
         self, argv: Sequence[str | Path], *, log: str, timeout_s: float = 120, **changes: str
     ) -> str:
-        """Run a command to its end, output to `logs/{log}.log` as well; answers that output.
+        """Run a command to its end, output to `logs/{log}.log` as well; returns that output.
 
         Raises:
             CheckFailed: it failed or took too long, with the end of what it said.

@@ -15,7 +15,7 @@ from builder.manifest import MANIFEST, Model, load
 
 
 def link_models(models: Sequence[Model], folder: Path, shelves: Shelves) -> list[Path]:
-    """Link every model that is not in `folder` but on a shelf; answers the links made."""
+    """Link every model that is not in `folder` but on a shelf; returns the links made."""
     made = []
     for model in models:
         place = folder / model.relative

@@ -1,6 +1,6 @@
 """`python -m lora_registry`: the registry from the command line, with the worker's settings.
 
-An entry point like handler.py: it alone in this package knows the worker's rooms.
+An entry point like handler.py: it alone in this package knows the worker's resources.
 """
 
 import argparse
@@ -30,7 +30,7 @@ _MISUSED: Final = 2  # argparse's own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; answers the exit status: 0, 1 (it failed, or found problems), 2 (misused)."""
+    """Run one verb; returns the exit status: 0, 1 (it failed, or found problems), 2 (misused)."""
     words = _parser().parse_args(argv)
     try:
         settings = Settings.from_environment()

@@ -72,14 +72,14 @@ class LoraCache:
         self._wait_s = wait_s
 
     @contextmanager
-    def lease(self, version: Weights, check: Check = None) -> Iterator[Path]:
+    def lease(self, version: Weights, check_cancelled: Check = None) -> Iterator[Path]:
         """The file, for as long as the block lasts: fetched if need be, and not evicted.
 
         One download per file, however many threads and processes ask; a hit costs no request.
 
         Args:
             version: which file.
-            check: called while waiting and downloading; what it raises ends both.
+            check_cancelled: called while waiting and downloading; what it raises ends both.
 
         Raises:
             LoraCorrupt: the object's bytes are not those of the version; nothing is left on disk.
@@ -90,46 +90,50 @@ class LoraCache:
         """
         descriptor = self._shelf.open(version.sha256, version.size)
         if descriptor is None:
-            descriptor = self._obtain(version, check)
+            descriptor = self._obtain(version, check_cancelled)
         try:
             yield self._shelf.path(version.sha256)
         finally:
             os.close(descriptor)
 
-    def ensure(self, version: Weights, check: Check = None) -> Path:
+    def ensure(self, version: Weights, check_cancelled: Check = None) -> Path:
         """Have the file here by now, to save a later `lease` the download; raises as it does.
 
         Without a lease it may be evicted again at any time.
         """
-        with self.lease(version, check) as path:
+        with self.lease(version, check_cancelled) as path:
             return path
 
-    def make_room(self, wanted: int) -> int:
-        """Give the disk back `wanted` bytes, or all that are not in use; answers the bytes."""
+    def free_space(self, wanted: int) -> int:
+        """Give the disk back `wanted` bytes, or all that are not in use; returns the bytes."""
         return self._shelf.evict(wanted)
 
     def usage(self) -> CacheUsage:
         """Files, bytes and budget, for health reports."""
         return self._shelf.usage()
 
-    def _obtain(self, version: Weights, check: Check) -> int:
+    def _obtain(self, version: Weights, check_cancelled: Check) -> int:
         try:
-            with exclusive(self._shelf.lock(version.sha256), timeout_s=self._wait_s, check=check):
+            with exclusive(
+                self._shelf.lock(version.sha256),
+                timeout_s=self._wait_s,
+                check_cancelled=check_cancelled,
+            ):
                 descriptor = self._shelf.open(version.sha256, version.size)
                 if descriptor is None:
-                    descriptor = self._adopt(version, check)
-                return self._fetch(version, check) if descriptor is None else descriptor
+                    descriptor = self._adopt(version, check_cancelled)
+                return self._fetch(version, check_cancelled) if descriptor is None else descriptor
         except LockTimeout as error:
             raise CacheBusy(
                 "The download of the character's LoRA takes too long; try again.",
                 details={"character_id": version.character_id, "waited_s": self._wait_s},
             ) from error
 
-    def _adopt(self, version: Weights, check: Check) -> int | None:
+    def _adopt(self, version: Weights, check_cancelled: Check) -> int | None:
         """Take a file that is there without a fitting record, if its bytes are right."""
         path = self._shelf.path(version.sha256)
         try:
-            _verify(path, version, check)
+            _verify(path, version, check_cancelled)
             return self._shelf.publish(path, version.sha256)
         except FileNotFoundError:
             return None
@@ -138,16 +142,16 @@ class LoraCache:
             path.unlink(missing_ok=True)
             return None
 
-    def _fetch(self, version: Weights, check: Check) -> int:
+    def _fetch(self, version: Weights, check_cancelled: Check) -> int:
         try:
-            return self._download(version, check)
+            return self._download(version, check_cancelled)
         except (OSError, StoreError) as error:
             if not _disk_is_full(error):
                 raise
         freed = self._shelf.evict(version.size)
         log.warning("disk full, unused loras removed", extra={"freed_bytes": freed})
         try:
-            return self._download(version, check)
+            return self._download(version, check_cancelled)
         except (OSError, StoreError) as error:
             if not _disk_is_full(error):
                 raise
@@ -156,13 +160,13 @@ class LoraCache:
                 details={"needed_bytes": version.size},
             ) from error
 
-    def _download(self, version: Weights, check: Check) -> int:
+    def _download(self, version: Weights, check_cancelled: Check) -> int:
         started = time.monotonic()
-        folder = self._shelf.reserve(version.sha256, version.size, check)
+        folder = self._shelf.reserve(version.sha256, version.size, check_cancelled)
         try:
             part = folder / "weights.part"
-            self._store.download(version.key, part, check=check)
-            _verify(part, version, check)
+            self._store.download(version.key, part, check_cancelled=check_cancelled)
+            _verify(part, version, check_cancelled)
             descriptor = self._shelf.publish(part, version.sha256)
         except ObjectMissing as error:
             raise VersionNotFound(
@@ -184,11 +188,11 @@ class LoraCache:
         return descriptor
 
 
-def _verify(path: Path, version: Weights, check: Check) -> None:
+def _verify(path: Path, version: Weights, check_cancelled: Check) -> None:
     size = path.stat().st_size
     if size != version.size:
         raise _corrupt(version, f"it has {size} bytes instead of {version.size}")
-    if sha256_of(path, check=check) != version.sha256:
+    if sha256_of(path, check_cancelled=check_cancelled) != version.sha256:
         raise _corrupt(version, "its checksum is another")
     try:
         read_header(path)

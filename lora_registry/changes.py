@@ -2,7 +2,7 @@
 
 None of them reads a clock, a bucket or a random number: `stamped` puts revision, write id and time
 on what they answer, so that a change can be replayed on whatever head another writer left behind.
-A change that changes nothing answers the head it was given, and nothing is written then.
+A change that changes nothing returns the head it was given, and nothing is written then.
 """
 
 from datetime import datetime

@@ -69,7 +69,7 @@ class Conditions:
             return self._verdict is Verdict.ENFORCED
 
     def create(self, key: str, body: bytes) -> str:
-        """Write an object that is not there, as far as the store can tell; answers its etag.
+        """Write an object that is not there, as far as the store can tell; returns its etag.
 
         Raises:
             PreconditionFailed: it is there; look whether it is one's own, and try again.

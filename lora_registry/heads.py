@@ -81,7 +81,7 @@ class Heads:
     def change(
         self, character_id: str, change: Change, *, write_id: str, fresh: bool = False
     ) -> CharacterHead:
-        """Replace a head by what a function makes of it; answers the head as it stands after.
+        """Replace a head by what a function makes of it; returns the head as it stands after.
 
         A change whose write id is among the head's last 32 was made already, behind a lost reply
         or by an earlier run of the same job, and is not made again.

@@ -21,14 +21,14 @@ class LockTimeout(Exception):
 
 @contextmanager
 def exclusive(
-    path: Path, *, timeout_s: float, check: Callable[[], None] | None = None
+    path: Path, *, timeout_s: float, check_cancelled: Callable[[], None] | None = None
 ) -> Iterator[None]:
     """Hold a lock file alone.
 
     Args:
         path: the lock file; made where there is none, and left behind (it is empty).
         timeout_s: the longest wait.
-        check: called while waiting, 50 times a second; what it raises ends the wait.
+        check_cancelled: called while waiting, 50 times a second; what it raises ends the wait.
 
     Raises:
         LockTimeout: it did not become free.
@@ -37,8 +37,8 @@ def exclusive(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         while not _locked(descriptor):
-            if check is not None:
-                check()
+            if check_cancelled is not None:
+                check_cancelled()
             if time.monotonic() > ends:
                 raise LockTimeout(str(path.name))
             time.sleep(_POLL_S)

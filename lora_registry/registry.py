@@ -144,7 +144,7 @@ class Registry:
         new: NewVersion,
         *,
         activate: bool = True,
-        check: Callable[[], None] | None = None,
+        check_cancelled: Callable[[], None] | None = None,
     ) -> CharacterVersion:
         """Register a LoRA: weights, then version, then head; five requests when nobody interferes.
 
@@ -154,7 +154,7 @@ class Registry:
         Args:
             new: the file and what is said about it.
             activate: make it the active version.
-            check: called during hashing and upload; what it raises ends the call.
+            check_cancelled: called during hashing and upload; what it raises ends the call.
 
         Raises:
             CharacterDeleted: the character has a tombstone; the version is kept, to be activated
@@ -162,7 +162,7 @@ class Registry:
             WriteConflict, StoreError: run it again.
         """
         ids = self._replay.run(lambda: self._versions.ids(new.character_id))
-        version = self._versions.add(new, ids, check)
+        version = self._versions.add(new, ids, check_cancelled)
         self._adopt(version, new.name, activate=activate, fresh=not ids)
         return version
 

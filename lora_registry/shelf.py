@@ -85,7 +85,7 @@ class Shelf:
         return None
 
     def publish(self, part: Path, sha256: str) -> int:
-        """Give a verified file its place; answers it pinned, as `open` does."""
+        """Give a verified file its place; returns it pinned, as `open` does."""
         descriptor = os.open(part, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # before the name exists: never seen unpinned
@@ -97,13 +97,15 @@ class Shelf:
             raise
         return descriptor
 
-    def reserve(self, sha256: str, size: int, check: Callable[[], None] | None) -> Path:
+    def reserve(self, sha256: str, size: int, check_cancelled: Callable[[], None] | None) -> Path:
         """Make room within the budget, and a folder for the download whose name reserves it.
 
         Files in use stay, so the budget can be exceeded by what is in use at once. The caller
         holds the file's download lock, and removes the folder in the end.
         """
-        with exclusive(self._state / "budget.lock", timeout_s=_BUDGET_WAIT_S, check=check):
+        with exclusive(
+            self._state / "budget.lock", timeout_s=_BUDGET_WAIT_S, check_cancelled=check_cancelled
+        ):
             for left_over in self._parts.glob(f"{sha256}-*"):
                 shutil.rmtree(left_over, ignore_errors=True)
             reserved = sum(self._live_parts())
@@ -119,7 +121,7 @@ class Shelf:
             return folder
 
     def evict(self, wanted: int) -> int:
-        """Remove the files unused for longest until `wanted` bytes are free; answers the bytes."""
+        """Remove the files unused for longest until `wanted` bytes are free; returns the bytes."""
         freed = 0
         for entry in sorted(self._entries(), key=lambda entry: entry.used_ns):
             if freed >= wanted:

@@ -92,7 +92,7 @@ class Store(Protocol):
         ...
 
     def put(self, key: str, body: bytes, content_type: str = "application/json") -> str:
-        """Write unconditionally; answers the new etag."""
+        """Write unconditionally; returns the new etag."""
         ...
 
     def put_if_absent(self, key: str, body: bytes, content_type: str = "application/json") -> str:
@@ -130,10 +130,12 @@ class Store(Protocol):
         """Remove; an absent key is no error."""
         ...
 
-    def download(self, key: str, path: Path, *, check: Callable[[], None] | None = None) -> None:
+    def download(
+        self, key: str, path: Path, *, check_cancelled: Callable[[], None] | None = None
+    ) -> None:
         """Fetch to a local path in parallel parts; the caller names a temporary path.
 
-        `check` is called between parts, at least twice a second; what it raises ends the transfer.
+        `check_cancelled` is called between parts, at least twice a second; what it raises ends it.
         """
         ...
 
@@ -144,12 +146,12 @@ class Store(Protocol):
         content_type: str,
         *,
         metadata: Mapping[str, str] | None = None,
-        check: Callable[[], None] | None = None,
+        check_cancelled: Callable[[], None] | None = None,
         shared: bool = False,
     ) -> ObjectInfo:
         """Send a local file, in parts when large; confirm its size at the store.
 
-        `check` as in `download`; an upload ended by it leaves no open multipart and no object,
+        As in `download`; an upload it ends leaves no open multipart and no object,
         unless the object is `shared`: addressed by its content, others may rely on it.
         """
         ...

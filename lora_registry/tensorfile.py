@@ -89,15 +89,17 @@ def read_header(path: Path) -> TensorFile:
     return TensorFile({tensor.name: tensor for tensor in tensors}, metadata, size)
 
 
-def check_finite(path: Path, file: TensorFile, *, check: Callable[[], None] | None = None) -> None:
+def check_finite(
+    path: Path, file: TensorFile, *, check_cancelled: Callable[[], None] | None = None
+) -> None:
     """Look at every value, 4 MiB at a time. Raises LoraCorrupt naming the first bad tensor.
 
-    `check` is called between chunks; what it raises ends the reading.
+    `check_cancelled` is called between chunks; what it raises ends the reading.
     """
     with path.open("rb", buffering=0) as stream:
         for tensor in file.tensors.values():
             pattern = _EXPONENTS.get(tensor.dtype)
-            if pattern is not None and not _all_finite(stream, tensor, pattern, check):
+            if pattern is not None and not _all_finite(stream, tensor, pattern, check_cancelled):
                 raise LoraCorrupt(
                     f"Tensor {tensor.name!r} has values that are not finite; the training "
                     "diverged or the file is damaged.",
@@ -105,11 +107,11 @@ def check_finite(path: Path, file: TensorFile, *, check: Callable[[], None] | No
                 )
 
 
-def sha256_of(path: Path, *, check: Callable[[], None] | None = None) -> str:
-    """A file's SHA-256 in hex, read 4 MiB at a time; `check` as in `check_finite`."""
+def sha256_of(path: Path, *, check_cancelled: Callable[[], None] | None = None) -> str:
+    """A file's SHA-256 in hex, read 4 MiB at a time; `check_cancelled` as in `check_finite`."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
-        for chunk in _chunks(stream, path.stat().st_size, check):
+        for chunk in _chunks(stream, path.stat().st_size, check_cancelled):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -168,23 +170,25 @@ def _all_finite(
     stream: BinaryIO,
     tensor: Tensor,
     pattern: tuple[str, int],
-    check: Callable[[], None] | None,
+    check_cancelled: Callable[[], None] | None,
 ) -> bool:
     stream.seek(tensor.start)
     dtype, exponent = np.dtype(pattern[0]), pattern[1]
-    for chunk in _chunks(stream, tensor.end - tensor.start, check):
+    for chunk in _chunks(stream, tensor.end - tensor.start, check_cancelled):
         values = np.frombuffer(chunk, dtype)
         if bool(np.any((values & dtype.type(exponent)) == exponent)):
             return False
     return True
 
 
-def _chunks(stream: BinaryIO, total: int, check: Callable[[], None] | None) -> Iterator[memoryview]:
+def _chunks(
+    stream: BinaryIO, total: int, check_cancelled: Callable[[], None] | None
+) -> Iterator[memoryview]:
     """Up to 4 MiB at a time out of one buffer; a chunk is good until the next."""
     buffer = memoryview(bytearray(min(_CHUNK, total)))
     while total > 0:
-        if check is not None:
-            check()
+        if check_cancelled is not None:
+            check_cancelled()
         wanted = buffer[: min(total, len(buffer))]
         if _read_full(stream, wanted) < len(wanted):
             raise LoraCorrupt("The file became shorter while it was read.")

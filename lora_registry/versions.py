@@ -111,14 +111,14 @@ class Versions:
             return tuple(readers.map(lambda version: self.get(character_id, version), ids))
 
     def add(
-        self, new: NewVersion, ids: Sequence[str], check: Callable[[], None] | None
+        self, new: NewVersion, ids: Sequence[str], check_cancelled: Callable[[], None] | None
     ) -> CharacterVersion:
         """Write the weights, then the document; or answer what this job wrote before.
 
         Args:
             new: the file and what is said about it.
             ids: the versions there are.
-            check: called during hashing and upload; what it raises ends the call.
+            check_cancelled: called during hashing and upload; what it raises ends the call.
 
         Raises:
             InvalidRequest: what is said about the file cannot be kept.
@@ -128,8 +128,8 @@ class Versions:
         for version in ids:
             if layout.made_by(version, new.job_id):
                 return self.get(new.character_id, version)
-        document = self._document(new, ids, check)
-        self._replay.run(lambda: self._upload(new.weights, document, check))
+        document = self._document(new, ids, check_cancelled)
+        self._replay.run(lambda: self._upload(new.weights, document, check_cancelled))
         return self.write(document)
 
     def write(self, version: CharacterVersion) -> CharacterVersion:
@@ -154,7 +154,7 @@ class Versions:
             raise PreconditionFailed(key) from error
 
     def _upload(
-        self, weights: Path, document: CharacterVersion, check: Callable[[], None] | None
+        self, weights: Path, document: CharacterVersion, check_cancelled: Callable[[], None] | None
     ) -> None:
         """Send the weights, also if they are there: a sweep then takes them for new."""
         self._store.upload(
@@ -162,14 +162,14 @@ class Versions:
             document.key,
             WEIGHTS_TYPE,
             metadata={"sha256": document.sha256},
-            check=check,
+            check_cancelled=check_cancelled,
             shared=True,
         )
 
     def _document(
-        self, new: NewVersion, ids: Sequence[str], check: Callable[[], None] | None
+        self, new: NewVersion, ids: Sequence[str], check_cancelled: Callable[[], None] | None
     ) -> CharacterVersion:
-        sha256 = sha256_of(new.weights, check=check)
+        sha256 = sha256_of(new.weights, check_cancelled=check_cancelled)
         created_at = _after(ids, milliseconds(self._clock()))
         return CharacterVersion(
             character_id=new.character_id,

@@ -89,9 +89,11 @@ class MemoryStore:
         with self._lock:
             self.objects.pop(key, None)
 
-    def download(self, key: str, path: Path, *, check: Callable[[], None] | None = None) -> None:
-        if check is not None:
-            check()
+    def download(
+        self, key: str, path: Path, *, check_cancelled: Callable[[], None] | None = None
+    ) -> None:
+        if check_cancelled is not None:
+            check_cancelled()
         path.write_bytes(self.get(key).body)
 
     def upload(
@@ -101,12 +103,12 @@ class MemoryStore:
         content_type: str,
         *,
         metadata: Mapping[str, str] | None = None,
-        check: Callable[[], None] | None = None,
+        check_cancelled: Callable[[], None] | None = None,
         shared: bool = False,
     ) -> ObjectInfo:
         del metadata, shared
-        if check is not None:
-            check()
+        if check_cancelled is not None:
+            check_cancelled()
         self.put(key, path.read_bytes(), content_type)
         return self.head(key)
 

@@ -1,4 +1,4 @@
-"""Settings translated into the options of each room. Pure, but for looking which programs exist."""
+"""Settings translated into the options of each part. Pure, but for looking which programs exist."""
 
 from typing import Final
 

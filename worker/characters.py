@@ -7,23 +7,23 @@ from lora_registry.character import CharacterHead
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 
 
-def run(job: CharactersJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+def run(job: CharactersJob, resources: Resources, context: JobContext) -> dict[str, Any]:
     """Do what the action says: `list` answers a page, `get` all versions, the others the head."""
     if job.action == "list":
-        return _list(job, rooms)
+        return _list(job, resources)
     character_id = job.character_id or ""  # the contract requires it for every other action
     if job.action == "get":
-        return _get(character_id, rooms)
-    return {"character": _changed(job, character_id, rooms, context).model_dump(mode="json")}
+        return _get(character_id, resources)
+    return {"character": _changed(job, character_id, resources, context).model_dump(mode="json")}
 
 
 def _changed(
-    job: CharactersJob, character_id: str, rooms: Rooms, context: JobContext
+    job: CharactersJob, character_id: str, resources: Resources, context: JobContext
 ) -> CharacterHead:
-    registry, job_id = rooms.registry, context.job_id
+    registry, job_id = resources.registry, context.job_id
     match job.action:
         case "activate":
             return registry.activate(character_id, job.version or "", job_id=job_id)
@@ -34,11 +34,11 @@ def _changed(
         case "restore":
             return registry.restore(character_id, job_id=job_id)
         case _:
-            return _register(job, character_id, rooms, context)
+            return _register(job, character_id, resources, context)
 
 
-def _list(job: CharactersJob, rooms: Rooms) -> dict[str, Any]:
-    page = rooms.registry.list(
+def _list(job: CharactersJob, resources: Resources) -> dict[str, Any]:
+    page = resources.registry.list(
         order=job.order, status=job.status, limit=job.limit, cursor=job.cursor
     )
     return {
@@ -47,9 +47,9 @@ def _list(job: CharactersJob, rooms: Rooms) -> dict[str, Any]:
     }
 
 
-def _get(character_id: str, rooms: Rooms) -> dict[str, Any]:
-    head = rooms.registry.get(character_id, tombstone=True)
-    versions = rooms.registry.versions(character_id)
+def _get(character_id: str, resources: Resources) -> dict[str, Any]:
+    head = resources.registry.get(character_id, tombstone=True)
+    versions = resources.registry.versions(character_id)
     return {
         "character": head.model_dump(mode="json"),
         "versions": [version.model_dump(mode="json") for version in versions],
@@ -57,26 +57,26 @@ def _get(character_id: str, rooms: Rooms) -> dict[str, Any]:
 
 
 def _register(
-    job: CharactersJob, character_id: str, rooms: Rooms, context: JobContext
+    job: CharactersJob, character_id: str, resources: Resources, context: JobContext
 ) -> CharacterHead:
     """Fetch the LoRA, look into it, and add it as a version."""
     if job.source is None:
         raise InvalidInput("source: is required.", field="source")
     path = context.folder / "lora.safetensors"
-    check = context.cancel.check
+    check_cancelled = context.cancel.check
     context.progress.report("fetching", 5)
     with context.timings.phase("fetch"):
-        rooms.sources.save(
+        resources.sources.save(
             job.source,
             path,
             field="source",
-            max_bytes=rooms.settings.lora_max_bytes,
-            check=check,
+            max_bytes=resources.settings.lora_max_bytes,
+            check_cancelled=check_cancelled,
         )
     context.progress.report("checking", 50)
     file = tensorfile.read_header(path)
     facts = inspection.facts_of(file)
-    tensorfile.check_finite(path, file, check=check)
+    tensorfile.check_finite(path, file, check_cancelled=check_cancelled)
     context.progress.report("uploading", 70)
     new = NewVersion(
         character_id=character_id,
@@ -88,5 +88,5 @@ def _register(
         name=job.name,
         strength=DEFAULT_STRENGTH if job.strength is None else job.strength,
     )
-    rooms.registry.add_version(new, activate=job.activate, check=check)
-    return rooms.registry.get(character_id)
+    resources.registry.add_version(new, activate=job.activate, check_cancelled=check_cancelled)
+    return resources.registry.get(character_id)

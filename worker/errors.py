@@ -37,7 +37,7 @@ ErrorCode = Literal[
 
 @runtime_checkable
 class CodedError(Protocol):
-    """What errors of every room share; the message is one sentence a person can act on."""
+    """What errors of every package share; the message is one sentence a person can act on."""
 
     @property
     def code(self) -> str:

@@ -8,23 +8,23 @@ from typing import Any
 from lora_registry.store import StoreError
 from worker.contract import HealthJob
 from worker.errors import WorkerError
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 
 
-def run(_job: HealthJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
-    """Look at every room; a part that is not well says so and spoils `ok`, it never raises."""
+def run(_job: HealthJob, resources: Resources, context: JobContext) -> dict[str, Any]:
+    """Look at every part; one that is not well says so and spoils `ok`, it never raises."""
     parts = {
-        "comfyui": _comfyui(rooms),
-        "storage": _storage(rooms),
-        "disk": _disk(rooms.settings.work_dir),
+        "comfyui": _comfyui(resources),
+        "storage": _storage(resources),
+        "disk": _disk(resources.settings.work_dir),
     }
-    lacking = rooms.availability.lacking()
+    lacking = resources.availability.lacking()
     return {
         "task": "health",
         "job_id": context.job_id,
         "ok": all(part["ok"] for part in parts.values()),
-        "tasks": list(rooms.settings.worker_tasks),
-        "versions": dict(rooms.availability.versions),
+        "tasks": list(resources.settings.worker_tasks),
+        "versions": dict(resources.availability.versions),
         "workflows": {
             name: {
                 "kind": workflow.kind,
@@ -32,16 +32,16 @@ def run(_job: HealthJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
                 "ok": name not in lacking,
                 "problems": lacking.get(name, []),
             }
-            for name, workflow in rooms.workflows.items()
+            for name, workflow in resources.workflows.items()
         },
-        "cache": dataclasses.asdict(rooms.loras.usage()),
+        "cache": dataclasses.asdict(resources.loras.usage()),
         **parts,
     }
 
 
-def _comfyui(rooms: Rooms) -> dict[str, Any]:
+def _comfyui(resources: Resources) -> dict[str, Any]:
     try:
-        stats = rooms.comfyui.system_stats()
+        stats = resources.comfyui.system_stats()
     except WorkerError as error:
         return {"ok": False, "error": str(error), "gpu": []}
     devices = [
@@ -53,14 +53,14 @@ def _comfyui(rooms: Rooms) -> dict[str, Any]:
         }
         for device in stats.get("devices", [])
     ]
-    return {"ok": rooms.engine.alive, "starts": rooms.engine.generation, "gpu": devices}
+    return {"ok": resources.engine.alive, "starts": resources.engine.generation, "gpu": devices}
 
 
-def _storage(rooms: Rooms) -> dict[str, Any]:
-    settings = rooms.settings
+def _storage(resources: Resources) -> dict[str, Any]:
+    settings = resources.settings
     known = {"provider": settings.storage_provider, "bucket": settings.s3_bucket}
     try:
-        rooms.store.check()
+        resources.store.check()
     except StoreError as error:
         return {"ok": False, "error": str(error), **known}
     return {"ok": True, **known}

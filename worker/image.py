@@ -10,7 +10,7 @@ from worker.contract import ImageJob
 from worker.generation.inputs import Placed, placed
 from worker.generation.pictures import Finished, finish_picture
 from worker.generation.plan import Plan, generate
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 from workflows.template import Output
 
 PIXELS: Final = 1024 * 1024  # what SDXL was trained at
@@ -18,13 +18,13 @@ SIDE_STEP: Final = 64
 MIN_SIDE, MAX_SIDE = 256, 2048
 
 
-def run(job: ImageJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
-    """Make the pictures. Raises whatever the rooms raise."""
-    workflow = rooms.workflows.variant(job.workflow, "init_image" if job.init_image else None)
+def run(job: ImageJob, resources: Resources, context: JobContext) -> dict[str, Any]:
+    """Make the pictures. Raises what any step raises."""
+    workflow = resources.workflows.variant(job.workflow, "init_image" if job.init_image else None)
     with ExitStack() as held:
         init = None
         if job.init_image:
-            init = held.enter_context(placed(job.init_image, "init_image", rooms, context))
+            init = held.enter_context(placed(job.init_image, "init_image", resources, context))
         width, height = fitted(job, init)
         plan = Plan(
             task="image",
@@ -46,7 +46,7 @@ def run(job: ImageJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
                 "denoise": job.denoise,
             },
         )
-        return generate(plan, rooms, context)
+        return generate(plan, resources, context)
 
 
 def _finish(job: ImageJob, path: Path, _output: Output) -> tuple[Finished, ...]:

@@ -85,7 +85,7 @@ class ErrorResult(Result):
 
 
 def error_result(error: CodedError, job_id: str) -> dict[str, Any]:
-    """Turn an error of any room into what the caller sees."""
+    """Turn an error of any package into what the caller sees."""
     return ErrorResult(
         error=str(error),
         code=error.code,

@@ -33,8 +33,8 @@ from worker.errors import (
 from worker.generation.warmup import warm_up
 from worker.logs import job_logging
 from worker.progress import Progress, Send
+from worker.resources import JobContext, Resources
 from worker.results import error_result
-from worker.rooms import JobContext, Rooms
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
@@ -44,7 +44,7 @@ from workflows.library import load_library
 log = logging.getLogger(__name__)
 
 TRANSFERS: Final = 8
-ROOM_BYTES: Final = 1_000_000_000  # given back by the LoRA cache when a job finds the disk full
+FREE_BYTES: Final = 1_000_000_000  # given back by the LoRA cache when a job finds the disk full
 _DISK_FULL: Final = "The worker's disk is full; try again, or give it a larger one."
 _UNFORESEEN: Final = "Something unforeseen went wrong; the log has it under this job's id."
 _SAFE_JOB_ID = re.compile(r"[^A-Za-z0-9._-]")
@@ -66,12 +66,12 @@ class Worker:
         self._boot = Boot()
         self._held = ExitStack()
         try:
-            self.rooms = self._open()
+            self.resources = self._open()
         except BaseException:
             self._held.close()
             raise
 
-    def _open(self) -> Rooms:
+    def _open(self) -> Resources:
         settings, hold = self.settings, self._held.enter_context
         _sweep(settings)
         engine = assembly.engine_of(settings)
@@ -87,7 +87,7 @@ class Worker:
             )
         )
         workflows = load_library(settings.workflows_dir)
-        return Rooms(
+        return Resources(
             settings=settings,
             store=store,
             sources=SourceReader(store, assembly.source_options(settings)),
@@ -108,27 +108,27 @@ class Worker:
             StoreError: the bucket cannot be used.
             WorkflowNotFound: `WARMUP_WORKFLOW` names none.
         """
-        storage = self.rooms.pool.submit(self._check_storage)
+        storage = self.resources.pool.submit(self._check_storage)
         with self._boot.phase("comfyui"):
-            self.rooms.engine.ensure_ready()
+            self.resources.engine.ensure_ready()
         with self._boot.phase("workflows"):
-            self.rooms.availability.check_all()
+            self.resources.availability.check_all()
         if self.settings.warmup_workflow:
             with self._boot.phase("warm_up"):
-                warm_up(self.rooms, self.settings.warmup_workflow)
+                warm_up(self.resources, self.settings.warmup_workflow)
         storage.result()
         self._boot.finish()
 
     def _check_storage(self) -> None:
         with self._boot.phase("storage"):
-            self.rooms.store.check()
+            self.resources.store.check()
 
     def boot_phase(self, name: str) -> AbstractContextManager[None]:
         """Count what happens inside as a phase of the start."""
         return self._boot.phase(name)
 
     def run(self, job_id: str, raw: object, *, cancel: CancelToken, send: Send) -> dict[str, Any]:
-        """Serve one job, start to finish; never raises for what a job or its rooms do.
+        """Serve one job, start to finish; never raises for what a job or its resources do.
 
         Args:
             job_id: RunPod's; part of the keys of the job's objects.
@@ -145,7 +145,9 @@ class Worker:
                 "job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None}
             )
             try:
-                return self._with_room(lambda job: self._serve(job, safe_id, cancel, send), raw)
+                return self._with_free_space(
+                    lambda job: self._serve(job, safe_id, cancel, send), raw
+                )
             except (WorkerError, RegistryError, WorkflowError, StoreError) as error:
                 log.warning("job failed", extra={"code": error.code, "reason": str(error)})
                 return self._failure(error, safe_id)
@@ -155,7 +157,9 @@ class Worker:
                 log.exception("job failed unforeseen")
                 return self._failure(Internal(_UNFORESEEN), safe_id)
 
-    def _with_room(self, serve: Callable[[Job], dict[str, Any]], raw: object) -> dict[str, Any]:
+    def _with_free_space(
+        self, serve: Callable[[Job], dict[str, Any]], raw: object
+    ) -> dict[str, Any]:
         """Serve a job; on a full disk once more, when the LoRA cache can give room back."""
         job = parse_job(raw)
         try:
@@ -163,7 +167,7 @@ class Worker:
         except (DiskFull, OSError) as error:
             if not _is_disk_full(error):
                 raise
-            freed = self.rooms.loras.make_room(ROOM_BYTES)
+            freed = self.resources.loras.free_space(FREE_BYTES)
             if not freed:
                 raise
             log.warning("disk full, unused loras removed", extra={"freed_bytes": freed})
@@ -179,7 +183,7 @@ class Worker:
         self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
     ) -> dict[str, Any]:
         result = error_result(error, job_id)
-        lost = isinstance(error, EngineUnavailable) and not self.rooms.engine.alive
+        lost = isinstance(error, EngineUnavailable) and not self.resources.engine.alive
         if lost or isinstance(error, EngineCrashed):
             result["refresh_worker"] = True  # the platform replaces this worker
         return result
@@ -202,15 +206,15 @@ class Worker:
             )
         match job:
             case ImageJob():
-                return image.run(job, self.rooms, context)
+                return image.run(job, self.resources, context)
             case CharactersJob():
-                return characters.run(job, self.rooms, context)
+                return characters.run(job, self.resources, context)
             case HealthJob():
-                return health.run(job, self.rooms, context)
+                return health.run(job, self.resources, context)
             case VideoJob():
-                return video.run(job, self.rooms, context)
+                return video.run(job, self.resources, context)
             case TrainJob():
-                return train.run(job, self.rooms, context)
+                return train.run(job, self.resources, context)
             case _:
                 assert_never(job)
 
@@ -231,8 +235,8 @@ class Worker:
 
 
 def _is_disk_full(error: Exception) -> bool:
-    no_room = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
-    return no_room or isinstance(error, DiskFull)
+    disk_full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return disk_full or isinstance(error, DiskFull)
 
 
 def _sweep(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from lora_registry.errors import CharacterDeleted, CharacterNotFound
 from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
 from worker.contract import TrainJob
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 from worker.training import delivery
 from worker.training.captions import derived_trigger
 from worker.training.preparation import TrainingWork
@@ -23,7 +23,7 @@ from worker.training.stages import TrainingStages
 from worker.training.workdir import TrainingFolder
 
 
-def run(job: TrainJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+def run(job: TrainJob, resources: Resources, context: JobContext) -> dict[str, Any]:
     """Train, register and preview a character.
 
     Raises:
@@ -31,37 +31,39 @@ def run(job: TrainJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
             nothing is registered then, and nothing is left on the disk.
     """
     stages = TrainingStages(context.progress)
-    head = _head(job.character_id, rooms)
-    version = _made_before(job, rooms, context)
+    head = _head(job.character_id, resources)
+    version = _made_before(job, resources, context)
     if version is None:
-        with TrainingFolder(rooms.settings.work_dir / "training", context.job_id) as folder:
+        with TrainingFolder(resources.settings.work_dir / "training", context.job_id) as folder:
             trigger = job.trigger or (head.trigger if head else derived_trigger(job.character_id))
-            work = TrainingWork(job, trigger, rooms, context, folder, stages)
+            work = TrainingWork(job, trigger, resources, context, folder, stages)
             version = _register(work, train_character(work))
-    return delivery.deliver(job, version, rooms, context, stages)
+    return delivery.deliver(job, version, resources, context, stages)
 
 
-def _head(character_id: str, rooms: Rooms) -> CharacterHead | None:
+def _head(character_id: str, resources: Resources) -> CharacterHead | None:
     """The character as it is; a deleted one is refused before anything is trained."""
     try:
-        return rooms.registry.get(character_id)
+        return resources.registry.get(character_id)
     except CharacterDeleted:
         raise
     except CharacterNotFound:
         return None
 
 
-def _made_before(job: TrainJob, rooms: Rooms, context: JobContext) -> CharacterVersion | None:
+def _made_before(
+    job: TrainJob, resources: Resources, context: JobContext
+) -> CharacterVersion | None:
     """The version that an earlier run of this job registered, its head written by now."""
-    version = rooms.registry.made_by(job.character_id, context.job_id)
+    version = resources.registry.made_by(job.character_id, context.job_id)
     if version is not None:
-        rooms.registry.adopt(version, name=job.name, activate=job.activate)
+        resources.registry.adopt(version, name=job.name, activate=job.activate)
     return version
 
 
 def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
     """Weights, version, head; what the report needs lies in the bucket before, or not at all."""
-    job, rooms, context = work.job, work.rooms, work.context
+    job, resources, context = work.job, work.resources, work.context
     work.stages.at("registering")
     new = NewVersion(
         character_id=job.character_id,
@@ -75,14 +77,14 @@ def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
     )
     key = delivery.notes_key(job.character_id, context.job_id)
     with context.timings.phase("registering"):
-        rooms.store.put(key, json.dumps(trained.notes).encode())
+        resources.store.put(key, json.dumps(trained.notes).encode())
         try:
-            return rooms.registry.add_version(
-                new, activate=job.activate, check=context.cancel.check
+            return resources.registry.add_version(
+                new, activate=job.activate, check_cancelled=context.cancel.check
             )
         except BaseException:
             with contextlib.suppress(StoreError):  # the registration's own failure matters
-                rooms.store.delete(key)
+                resources.store.delete(key)
             raise
 
 

@@ -12,18 +12,18 @@ from worker.generation.clips import finish_clip
 from worker.generation.inputs import placed
 from worker.generation.pictures import Finished, finish_picture
 from worker.generation.plan import Plan, generate
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 from workflows.template import Output, Workflow
 
 
-def run(job: VideoJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
-    """Make the clip. Raises whatever the rooms raise."""
-    workflow = rooms.workflows.variant(job.workflow, None if job.image else "prompt")
+def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, Any]:
+    """Make the clip. Raises what any step raises."""
+    workflow = resources.workflows.variant(job.workflow, None if job.image else "prompt")
     with ExitStack() as held:
         start, size = None, (job.width, job.height)
         if job.image:
             shape = partial(fit, job=job, workflow=workflow)
-            start = held.enter_context(placed(job.image, "image", rooms, context, shape))
+            start = held.enter_context(placed(job.image, "image", resources, context, shape))
             size = (start.width, start.height)
         plan = Plan(
             task="video",
@@ -49,7 +49,7 @@ def run(job: VideoJob, rooms: Rooms, context: JobContext) -> dict[str, Any]:
                 "quality": job.quality,
             },
         )
-        return generate(plan, rooms, context)
+        return generate(plan, resources, context)
 
 
 def fit(image: Image.Image, *, job: VideoJob, workflow: Workflow) -> Image.Image:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 
 class WorkflowError(Exception):
-    """Base; has the four attributes that every room's errors share."""
+    """Base; has the four attributes that every package's errors share."""
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False

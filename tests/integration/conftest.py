@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from local.s3 import S3Server
-from tests.integration.bench import Bench, copied_workflows, settings_for
+from tests.integration.worker_harness import WorkerHarness, copied_workflows, settings_for
 from worker.service import Worker
 from worker.storage import ObjectStore
 
@@ -24,20 +24,20 @@ def store(s3: S3Server) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture(scope="session")
-def open_bench(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def open_harness(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHarness]:
     """One worker for all tests of the branches; ComfyUI's start is paid once."""
-    folder = tmp_path_factory.mktemp("bench")
+    folder = tmp_path_factory.mktemp("harness")
     workflows = copied_workflows(folder)
     settings = settings_for(s3, folder, WORKFLOWS_DIR=str(workflows))
     with Worker(settings) as worker:
         worker.wait_ready()
-        yield Bench(worker, folder)
+        yield WorkerHarness(worker, folder)
 
 
 @pytest.fixture
-def bench(open_bench: Bench) -> Iterator[Bench]:
+def harness(open_harness: WorkerHarness) -> Iterator[WorkerHarness]:
     """That worker without faults; whatever a test does must leave no file behind."""
-    open_bench.no_faults()
-    yield open_bench
-    open_bench.no_faults()
-    assert open_bench.leftovers() == []
+    open_harness.no_faults()
+    yield open_harness
+    open_harness.no_faults()
+    assert open_harness.leftovers() == []

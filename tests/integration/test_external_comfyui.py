@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from local.s3 import S3Server
-from tests.integration.bench import Bench, picture, png, settings_for
+from tests.integration.worker_harness import WorkerHarness, picture, png, settings_for
 from worker.child import ChildProcess
 from worker.comfyui.process import ComfyUIOptions, ComfyUIProcess
 from worker.errors import EngineUnavailable
@@ -46,9 +46,9 @@ def test_files_travel_by_http_and_the_server_outlives_the_worker(
     settings = settings_for(s3, tmp_path / "worker", COMFYUI_URL=somebody_elses.url)
     with Worker(settings) as worker:
         worker.wait_ready()
-        bench = Bench(worker, tmp_path)
-        bench.register("mira", trigger="ohwx")
-        bench.put("inputs/start.png", png(256, 256))
+        harness = WorkerHarness(worker, tmp_path)
+        harness.register("mira", trigger="ohwx")
+        harness.put("inputs/start.png", png(256, 256))
         job = {
             "task": "image",
             "prompt": "a pier",
@@ -60,9 +60,9 @@ def test_files_travel_by_http_and_the_server_outlives_the_worker(
             "count": 2,
             "steps": 2,
         }
-        result = bench.run(job)
+        result = harness.run(job)
         assert [picture(output["url"]).size for output in result["outputs"]] == [(256, 256)] * 2
-        assert bench.run({"task": "health"})["comfyui"]["ok"]
+        assert harness.run({"task": "health"})["comfyui"]["ok"]
     assert requests.get(f"{somebody_elses.url}/system_stats", timeout=5).ok
 
 

@@ -18,10 +18,10 @@ from builder import fetch_models
 from builder.download import PartialFile, Wanted, download
 from builder.errors import (
     BuildError,
+    DiskTooSmall,
     DownloadFailed,
     HashMismatch,
     ModelUnverified,
-    NoRoom,
     SizeMismatch,
     SourceMissing,
     SourceRefused,
@@ -326,7 +326,7 @@ def test_two_fetchers_of_one_file_do_not_mix(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_full_disk_is_said_before_the_first_byte(hub: Hub, tmp_path: Path) -> None:
-    with pytest.raises(NoRoom, match="needed"):
+    with pytest.raises(DiskTooSmall, match="needed"):
         get(hub, tmp_path / "model.bin", Wanted("0" * 64, 1 << 60))
     assert hub.seen == []
 

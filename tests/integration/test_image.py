@@ -13,7 +13,7 @@ import pytest
 from local.lora_file import write_demo_lora
 from lora_registry.inspection import inspect
 from lora_registry.versions import NewVersion
-from tests.integration.bench import Bench, fetched, graph_of, picture, png
+from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, png
 from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.generation.warmup import warm_up
@@ -34,8 +34,8 @@ def loras_in(graph: dict[str, Any]) -> list[tuple[str, float]]:
     return chain[::-1]
 
 
-def test_a_picture_without_a_character(bench: Bench) -> None:
-    result = bench.run(SMALL | {"seed": 11, "negative_prompt": "fog"}, job_id="plain")
+def test_a_picture_without_a_character(harness: WorkerHarness) -> None:
+    result = harness.run(SMALL | {"seed": 11, "negative_prompt": "fog"}, job_id="plain")
     (output,) = result["outputs"]
     body = fetched(output["url"])
     assert hashlib.sha256(body).hexdigest() == output["sha256"]
@@ -51,9 +51,9 @@ def test_a_picture_without_a_character(bench: Bench) -> None:
     assert loras_in(graph) == []
 
 
-def test_one_character_with_its_trigger_and_strength(bench: Bench) -> None:
-    version = bench.register("mira", trigger="ohwx")
-    result = bench.run(SMALL | {"character_id": "mira", "strength": 0.7})
+def test_one_character_with_its_trigger_and_strength(harness: WorkerHarness) -> None:
+    version = harness.register("mira", trigger="ohwx")
+    result = harness.run(SMALL | {"character_id": "mira", "strength": 0.7})
     assert result["character"] == {
         "character_id": "mira",
         "version": version,
@@ -62,23 +62,23 @@ def test_one_character_with_its_trigger_and_strength(bench: Bench) -> None:
     }
     assert result["prompt"] == "ohwx, a lighthouse"
     assert result["outputs"][0]["key"].startswith("characters/mira/outputs/")
-    usable = bench.rooms.registry.resolve("mira")
+    usable = harness.resources.registry.resolve("mira")
     graph = graph_of(picture(result["outputs"][0]["url"]))
     assert loras_in(graph) == [(f"{usable.sha256}.safetensors", 0.7)]
 
 
-def test_four_characters_with_own_strengths_and_pinned_versions(bench: Bench) -> None:
-    first = bench.register("ana", trigger="aaa", seed=1)
-    second = bench.register("ana", trigger="aab", seed=2)
+def test_four_characters_with_own_strengths_and_pinned_versions(harness: WorkerHarness) -> None:
+    first = harness.register("ana", trigger="aaa", seed=1)
+    second = harness.register("ana", trigger="aab", seed=2)
     for number, name in enumerate(["ben", "cem", "dia"], start=3):
-        bench.register(name, trigger=f"{name}x", seed=number)
+        harness.register(name, trigger=f"{name}x", seed=number)
     characters = [
         {"character_id": "ana", "version": first, "strength": 0.1},
         {"character_id": "ben", "strength": 0.2},
         {"character_id": "cem", "strength": 0.3},
         {"character_id": "dia"},
     ]
-    result = bench.run(SMALL | {"characters": characters, "prompt": "{trigger:ben} and friends"})
+    result = harness.run(SMALL | {"characters": characters, "prompt": "{trigger:ben} and friends"})
     assert result["characters"][0]["version"] == first != second
     assert result["prompt"] == "aaa, cemx, diax, benx and friends"
     graph = graph_of(picture(result["outputs"][0]["url"]))
@@ -86,14 +86,14 @@ def test_four_characters_with_own_strengths_and_pinned_versions(bench: Bench) ->
 
 
 @pytest.mark.parametrize("way", ["base64", "key"])
-def test_a_picture_from_a_picture(bench: Bench, way: str) -> None:
+def test_a_picture_from_a_picture(harness: WorkerHarness, way: str) -> None:
     body = png(600, 300)
-    bench.put("inputs/start.png", body)
+    harness.put("inputs/start.png", body)
     source = (
         {"key": "inputs/start.png"} if way == "key" else {"base64": base64.b64encode(body).decode()}
     )
     job = {"task": "image", "prompt": "a pier", "init_image": source, "denoise": 0.4, "steps": 2}
-    result = bench.run(job)
+    result = harness.run(job)
     assert result["workflow"]["name"] == "sdxl_img2img"
     image = picture(result["outputs"][0]["url"])
     assert image.width / image.height == pytest.approx(2.0, abs=0.1)
@@ -106,68 +106,70 @@ def test_a_picture_from_a_picture(bench: Bench, way: str) -> None:
     ("name", "content_type", "kind"),
     [("png", "image/png", "PNG"), ("jpeg", "image/jpeg", "JPEG"), ("webp", "image/webp", "WEBP")],
 )
-def test_every_format(bench: Bench, name: str, content_type: str, kind: str) -> None:
-    result = bench.run(SMALL | {"format": name, "quality": 80})
+def test_every_format(harness: WorkerHarness, name: str, content_type: str, kind: str) -> None:
+    result = harness.run(SMALL | {"format": name, "quality": 80})
     (output,) = result["outputs"]
     assert output["content_type"] == content_type
     assert picture(output["url"]).format == kind
 
 
-def test_eight_pictures_of_one_job(bench: Bench) -> None:
-    result = bench.run(SMALL | {"count": 8})
+def test_eight_pictures_of_one_job(harness: WorkerHarness) -> None:
+    result = harness.run(SMALL | {"count": 8})
     assert len({output["key"] for output in result["outputs"]}) == 8
     assert all(fetched(output["url"]) for output in result["outputs"])
 
 
-def test_the_same_job_twice_is_the_same_picture_and_delivered_from_the_cache(bench: Bench) -> None:
+def test_the_same_job_twice_is_the_same_picture_and_delivered_from_the_cache(
+    harness: WorkerHarness,
+) -> None:
     job = SMALL | {"seed": 5, "prompt": "twice"}
-    first, second = bench.run(job), bench.run(job)
+    first, second = harness.run(job), harness.run(job)
     assert first["outputs"][0]["key"] != second["outputs"][0]["key"]
     one, two = (picture(result["outputs"][0]["url"]) for result in (first, second))
     assert one.tobytes() == two.tobytes()
     assert second["timings_ms"]["execution"] < first["timings_ms"]["execution"]
 
 
-def test_a_job_without_a_seed_draws_one_that_a_retry_draws_again(bench: Bench) -> None:
-    one = bench.run(SMALL, job_id="job-1")
-    again = bench.run(SMALL, job_id="job-1")
-    other = bench.run(SMALL, job_id="job-2")
+def test_a_job_without_a_seed_draws_one_that_a_retry_draws_again(harness: WorkerHarness) -> None:
+    one = harness.run(SMALL, job_id="job-1")
+    again = harness.run(SMALL, job_id="job-1")
+    other = harness.run(SMALL, job_id="job-2")
     assert one["seed"] == again["seed"] != other["seed"]
     assert one["outputs"][0]["key"] == again["outputs"][0]["key"]
-    assert bench.keys(one["outputs"][0]["key"].rsplit("/", 1)[0] + "/") == [
+    assert harness.keys(one["outputs"][0]["key"].rsplit("/", 1)[0] + "/") == [
         one["outputs"][0]["key"],
         one["manifest"]["key"],
     ]
 
 
-def test_the_manifest_has_all_it_takes_to_make_the_picture_again(bench: Bench) -> None:
-    bench.register("mira", trigger="ohwx")
+def test_the_manifest_has_all_it_takes_to_make_the_picture_again(harness: WorkerHarness) -> None:
+    harness.register("mira", trigger="ohwx")
     job = SMALL | {"character_id": "mira", "seed": 9}
-    result = bench.run(job)
+    result = harness.run(job)
     manifest = json.loads(fetched(result["manifest"]["url"]))
     assert manifest["input"] == job
     assert manifest["seed"] == 9
-    assert manifest["workflow"]["digest"] == bench.rooms.workflows["sdxl"].digest
-    assert manifest["loras"][0]["sha256"] == bench.rooms.registry.resolve("mira").sha256
+    assert manifest["workflow"]["digest"] == harness.resources.workflows["sdxl"].digest
+    assert manifest["loras"][0]["sha256"] == harness.resources.registry.resolve("mira").sha256
     assert manifest["versions"]["comfyui"] == "0.33.0"
     assert manifest["outputs"][0]["sha256"] == result["outputs"][0]["sha256"]
     assert "X-Amz-Signature" not in json.dumps(manifest)
     assert set(manifest["timings_ms"]) >= {"queued", "execution", "total"}
 
 
-def test_base64_never_ends_up_in_the_manifest(bench: Bench) -> None:
+def test_base64_never_ends_up_in_the_manifest(harness: WorkerHarness) -> None:
     text = base64.b64encode(png()).decode()
-    result = bench.run(SMALL | {"init_image": {"base64": text}, "denoise": 0.5})
+    result = harness.run(SMALL | {"init_image": {"base64": text}, "denoise": 0.5})
     manifest = fetched(result["manifest"]["url"]).decode()
     assert text not in manifest
     assert "base64_sha256" in manifest
 
 
-def test_a_workflow_dropped_into_the_folder_is_usable_as_it_is(bench: Bench) -> None:
+def test_a_workflow_dropped_into_the_folder_is_usable_as_it_is(harness: WorkerHarness) -> None:
     """No line of Python knows `sdxl_soft` or its parameter; the folder is written here."""
-    folder = bench.worker.settings.workflows_dir / "sdxl_soft"
+    folder = harness.worker.settings.workflows_dir / "sdxl_soft"
     folder.mkdir(exist_ok=True)
-    source = bench.worker.settings.workflows_dir / "sdxl"
+    source = harness.worker.settings.workflows_dir / "sdxl"
     graph = json.loads((source / "graph.json").read_text())
     graph["20"] = {
         "class_type": "CLIPSetLastLayer",
@@ -181,50 +183,54 @@ def test_a_workflow_dropped_into_the_folder_is_usable_as_it_is(bench: Bench) -> 
         + '\n[params.clip_layer]\ntype = "int"\nbind = "20.stop_at_clip_layer"\n'
         + "default = -1\nminimum = -24\nmaximum = -1\n"
     )
-    library = load_library(bench.worker.settings.workflows_dir)
-    availability = Availability(library, bench.rooms.comfyui)
+    library = load_library(harness.worker.settings.workflows_dir)
+    availability = Availability(library, harness.resources.comfyui)
     availability.check_all()
-    before = bench.worker.rooms
-    bench.worker.rooms = dataclasses.replace(before, workflows=library, availability=availability)
+    before = harness.worker.resources
+    harness.worker.resources = dataclasses.replace(
+        before, workflows=library, availability=availability
+    )
     try:
-        bench.register("mira", trigger="ohwx")
+        harness.register("mira", trigger="ohwx")
         job = SMALL | {"workflow": "sdxl_soft", "character_id": "mira"}
-        result = bench.run(job | {"params": {"clip_layer": -2}})
+        result = harness.run(job | {"params": {"clip_layer": -2}})
         graph = graph_of(picture(result["outputs"][0]["url"]))
         assert graph["20"]["inputs"]["stop_at_clip_layer"] == -2
         assert graph["20"]["inputs"]["clip"] == ["lora_1", 1]
-        refused = bench.run(job | {"params": {"clip_layer": 3}})
+        refused = harness.run(job | {"params": {"clip_layer": 3}})
         assert refused["code"] == "invalid_input"
         assert refused["field"] == "params.clip_layer"
     finally:
-        bench.worker.rooms = before
+        harness.worker.resources = before
 
 
-def test_progress_goes_up_and_names_steps(bench: Bench) -> None:
-    bench.faults(step_latency_s=0.15)
-    bench.run(SMALL | {"steps": 12, "prompt": "slow"})
-    percents = [update["percent"] for update in bench.updates]
+def test_progress_goes_up_and_names_steps(harness: WorkerHarness) -> None:
+    harness.faults(step_latency_s=0.15)
+    harness.run(SMALL | {"steps": 12, "prompt": "slow"})
+    percents = [update["percent"] for update in harness.updates]
     assert percents == sorted(percents)
-    sampling = [update for update in bench.updates if update["stage"] == "sampling"]
+    sampling = [update for update in harness.updates if update["stage"] == "sampling"]
     assert len(sampling) >= 2
     assert all(update["steps"] == 12 for update in sampling)
 
 
-def test_a_cancel_frees_the_gpu_and_leaves_nothing(bench: Bench) -> None:
-    bench.faults(step_latency_s=0.2)
+def test_a_cancel_frees_the_gpu_and_leaves_nothing(harness: WorkerHarness) -> None:
+    harness.faults(step_latency_s=0.2)
     token = CancelToken()
     timer = threading.Timer(1.0, token.cancel)
     timer.start()
     begun = time.monotonic()
-    result = bench.run(SMALL | {"steps": 100, "prompt": "never"}, job_id="cancelled", cancel=token)
+    result = harness.run(
+        SMALL | {"steps": 100, "prompt": "never"}, job_id="cancelled", cancel=token
+    )
     assert result["code"] == "cancelled"
     assert time.monotonic() - begun < 4.0
-    assert [key for key in bench.keys("base/outputs/") if "/cancelled/" in key] == []
+    assert [key for key in harness.keys("base/outputs/") if "/cancelled/" in key] == []
 
 
-def test_a_job_that_takes_too_long_says_so(bench: Bench) -> None:
-    bench.faults(step_latency_s=0.2)
-    result = bench.run(SMALL | {"steps": 100, "timeout_s": 1, "prompt": "late"})
+def test_a_job_that_takes_too_long_says_so(harness: WorkerHarness) -> None:
+    harness.faults(step_latency_s=0.2)
+    result = harness.run(SMALL | {"steps": 100, "timeout_s": 1, "prompt": "late"})
     assert result["code"] == "timeout"
     assert "timeout_s" in result["error"]
 
@@ -253,57 +259,59 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
 
 @pytest.mark.parametrize(("change", "code", "field"), REFUSED)
 def test_bad_input_is_refused_without_a_gpu(
-    bench: Bench, change: dict[str, Any], code: str, field: str | None
+    harness: WorkerHarness, change: dict[str, Any], code: str, field: str | None
 ) -> None:
-    bench.register("mira", trigger="ohwx")
-    before = bench.prompts_run()
-    result = bench.run(SMALL | change)
+    harness.register("mira", trigger="ohwx")
+    before = harness.prompts_run()
+    result = harness.run(SMALL | change)
     assert (result["code"], result.get("field")) == (code, field)
     assert "outputs" not in result
     assert "/tmp" not in json.dumps(result)  # noqa: S108 - no path of the worker in an answer
     assert "Traceback" not in json.dumps(result)
-    assert bench.prompts_run() == before
+    assert harness.prompts_run() == before
 
 
-def test_a_deleted_character_is_not_found_until_it_is_restored(bench: Bench) -> None:
-    bench.register("gone", trigger="ggg", seed=40)
-    assert bench.run({"task": "characters", "action": "delete", "character_id": "gone"})
-    refused = bench.run(SMALL | {"character_id": "gone"})
+def test_a_deleted_character_is_not_found_until_it_is_restored(harness: WorkerHarness) -> None:
+    harness.register("gone", trigger="ggg", seed=40)
+    assert harness.run({"task": "characters", "action": "delete", "character_id": "gone"})
+    refused = harness.run(SMALL | {"character_id": "gone"})
     assert refused["code"] == "character_not_found"
     assert "restore" in refused["error"]
-    bench.run({"task": "characters", "action": "restore", "character_id": "gone"})
-    assert "outputs" in bench.run(SMALL | {"character_id": "gone"})
+    harness.run({"task": "characters", "action": "restore", "character_id": "gone"})
+    assert "outputs" in harness.run(SMALL | {"character_id": "gone"})
 
 
-def test_a_character_of_another_base_model_is_refused_not_rendered_wrong(bench: Bench) -> None:
-    path = bench.folder / "old.safetensors"
+def test_a_character_of_another_base_model_is_refused_not_rendered_wrong(
+    harness: WorkerHarness,
+) -> None:
+    path = harness.folder / "old.safetensors"
     write_demo_lora(path, rank=1, seed=70)
     new = NewVersion("old", "old", path, inspect(path), "ooo", base_model="sd15")
-    bench.rooms.registry.add_version(new)
-    before = bench.prompts_run()
-    refused = bench.run(SMALL | {"character_id": "old"})
+    harness.resources.registry.add_version(new)
+    before = harness.prompts_run()
+    refused = harness.run(SMALL | {"character_id": "old"})
     assert (refused["code"], refused["field"]) == ("invalid_input", "character_id")
     assert refused["details"] == {"character": "sd15", "workflow": "sdxl"}
-    assert bench.prompts_run() == before
+    assert harness.prompts_run() == before
 
 
-def test_a_lora_whose_bytes_were_swapped_is_corrupt_and_gone(bench: Bench) -> None:
-    bench.register("bad", trigger="bbb", seed=50)
-    usable = bench.rooms.registry.resolve("bad")
+def test_a_lora_whose_bytes_were_swapped_is_corrupt_and_gone(harness: WorkerHarness) -> None:
+    harness.register("bad", trigger="bbb", seed=50)
+    usable = harness.resources.registry.resolve("bad")
     size = usable.size
-    bench.put(usable.key, b"x" * size, "application/octet-stream")
-    before = bench.prompts_run()
-    result = bench.run(SMALL | {"character_id": "bad"})
+    harness.put(usable.key, b"x" * size, "application/octet-stream")
+    before = harness.prompts_run()
+    result = harness.run(SMALL | {"character_id": "bad"})
     assert result["code"] == "lora_corrupt"
-    assert bench.prompts_run() == before
-    assert not list(bench.worker.settings.loras_folder.glob(f"{usable.sha256}*.safetensors"))
+    assert harness.prompts_run() == before
+    assert not list(harness.worker.settings.loras_folder.glob(f"{usable.sha256}*.safetensors"))
 
 
-def test_characters_can_be_registered_listed_and_used_through_jobs(bench: Bench) -> None:
-    path = bench.folder / "leo.safetensors"
+def test_characters_can_be_registered_listed_and_used_through_jobs(harness: WorkerHarness) -> None:
+    path = harness.folder / "leo.safetensors"
     write_demo_lora(path, rank=1, seed=60)
-    bench.put("inputs/leo.safetensors", path.read_bytes(), "application/octet-stream")
-    registered = bench.run(
+    harness.put("inputs/leo.safetensors", path.read_bytes(), "application/octet-stream")
+    registered = harness.run(
         {
             "task": "characters",
             "action": "register",
@@ -313,15 +321,15 @@ def test_characters_can_be_registered_listed_and_used_through_jobs(bench: Bench)
         }
     )
     assert registered["character"]["active"]["sha256"]
-    listed = bench.run({"task": "characters", "action": "list", "limit": 200})
+    listed = harness.run({"task": "characters", "action": "list", "limit": 200})
     assert "leo" in [character["character_id"] for character in listed["characters"]]
-    got = bench.run({"task": "characters", "action": "get", "character_id": "leo"})
+    got = harness.run({"task": "characters", "action": "get", "character_id": "leo"})
     assert len(got["versions"]) == 1
-    assert bench.run(SMALL | {"character_id": "leo"})["character"]["trigger"] == "zkv"
+    assert harness.run(SMALL | {"character_id": "leo"})["character"]["trigger"] == "zkv"
 
 
-def test_health_names_what_runs_here(bench: Bench) -> None:
-    health = bench.run({"task": "health"})
+def test_health_names_what_runs_here(harness: WorkerHarness) -> None:
+    health = harness.run({"task": "health"})
     assert health["ok"]
     assert health["versions"]["comfyui"] == "0.33.0"
     assert health["workflows"]["sdxl"]["ok"]
@@ -330,7 +338,7 @@ def test_health_names_what_runs_here(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sdxl_img2img", "svd", "svd_from_prompt"])
-def test_every_workflow_can_warm_up_and_leaves_nothing(bench: Bench, name: str) -> None:
-    before = bench.prompts_run()
-    warm_up(bench.rooms, name)
-    assert bench.prompts_run() == before + 1
+def test_every_workflow_can_warm_up_and_leaves_nothing(harness: WorkerHarness, name: str) -> None:
+    before = harness.prompts_run()
+    warm_up(harness.resources, name)
+    assert harness.prompts_run() == before + 1

@@ -391,7 +391,7 @@ def test_a_cancelled_upload_ends_at_once_and_leaves_nothing(
 ) -> None:
     cancel = CancelOnceHeld(proxy.add(Rule("delay", method="PUT", seconds=1.5, times=9)))
     with pytest.raises(Cancelled):
-        faulty.upload(local(size), "a.bin", "video/mp4", check=cancel)
+        faulty.upload(local(size), "a.bin", "video/mp4", check_cancelled=cancel)
     assert time.monotonic() - cancel.at < 1.0
     assert soon(lambda: proxy.in_flight == 0)  # what was held back has passed by now
 
@@ -408,7 +408,7 @@ def test_a_cancelled_download_ends_at_once_and_leaves_no_file(
     target = tmp_path / "target"
     cancel = CancelOnceHeld(proxy.add(Rule("hang", method="GET", times=99)))
     with pytest.raises(Cancelled):
-        faulty.download("a.bin", target, check=cancel)
+        faulty.download("a.bin", target, check_cancelled=cancel)
     assert time.monotonic() - cancel.at < 1.0
     assert not target.exists()
 

@@ -10,7 +10,7 @@ import requests
 from PIL import Image
 
 from local.stack import ROOT
-from tests.integration.bench import Bench, fetched, graph_of, picture, png
+from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, png
 from worker.contract import VideoJob
 from worker.video import fit
 from workflows.library import load_library
@@ -34,9 +34,9 @@ def by_kind(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     [("mp4", "video/mp4", "h264"), ("webm", "video/webm", "vp9")],
 )
 def test_a_clip_from_a_picture_is_what_the_result_says(
-    bench: Bench, name: str, content_type: str, codec: str
+    harness: WorkerHarness, name: str, content_type: str, codec: str
 ) -> None:
-    result = bench.run(SMALL | {"image": source(), "format": name})
+    result = harness.run(SMALL | {"image": source(), "format": name})
     outputs = by_kind(result)
     clip = outputs["video"]
     body = fetched(clip["url"])
@@ -53,15 +53,15 @@ def test_a_clip_from_a_picture_is_what_the_result_says(
     assert (poster.format, poster.size) == ("WEBP", (256, 256))
 
 
-def test_an_animated_webp(bench: Bench) -> None:
-    clip = by_kind(bench.run(SMALL | {"image": source(), "format": "webp"}))["video"]
+def test_an_animated_webp(harness: WorkerHarness) -> None:
+    clip = by_kind(harness.run(SMALL | {"image": source(), "format": "webp"}))["video"]
     image = Image.open(io.BytesIO(fetched(clip["url"])))
     assert getattr(image, "n_frames", 1) == 6 == clip["frames"]
     assert clip["content_type"] == "image/webp"
 
 
-def test_a_browser_plays_it_in_place_and_seeks(bench: Bench) -> None:
-    clip = by_kind(bench.run(SMALL | {"image": source()}))["video"]
+def test_a_browser_plays_it_in_place_and_seeks(harness: WorkerHarness) -> None:
+    clip = by_kind(harness.run(SMALL | {"image": source()}))["video"]
     answer = requests.get(clip["url"], headers={"Range": "bytes=0-99"}, timeout=10)
     assert answer.status_code == 206
     assert len(answer.content) == 100
@@ -70,14 +70,14 @@ def test_a_browser_plays_it_in_place_and_seeks(bench: Bench) -> None:
 
 
 def test_from_a_prompt_the_start_frame_is_made_in_the_same_graph_and_delivered(
-    bench: Bench,
+    harness: WorkerHarness,
 ) -> None:
-    bench.register("mira", trigger="ohwx")
-    before = bench.prompts_run()
+    harness.register("mira", trigger="ohwx")
+    before = harness.prompts_run()
     job = SMALL | {"prompt": "{trigger} person waves", "character_id": "mira", "seed": 3}
-    result = bench.run(job)
+    result = harness.run(job)
     outputs = by_kind(result)
-    assert bench.prompts_run() == before + 1
+    assert harness.prompts_run() == before + 1
     assert result["workflow"]["name"] == "svd_from_prompt"
     assert result["character"]["character_id"] == "mira"
     start = picture(outputs["image"]["url"])
@@ -92,10 +92,10 @@ def test_from_a_prompt_the_start_frame_is_made_in_the_same_graph_and_delivered(
     ("size", "expected"), [((800, 450), (1024, 576)), ((450, 800), (576, 1024))]
 )
 def test_an_open_size_follows_the_pictures_orientation(
-    bench: Bench, size: tuple[int, int], expected: tuple[int, int]
+    harness: WorkerHarness, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     job = {"task": "video", "image": source(*size), "frames": 2, "steps": 1}
-    clip = by_kind(bench.run(job))["video"]
+    clip = by_kind(harness.run(job))["video"]
     assert (clip["width"], clip["height"]) == expected
 
 
@@ -121,42 +121,42 @@ def test_contain_keeps_the_whole_picture_and_cover_fills_the_frame() -> None:
     ],
 )
 def test_what_the_workflow_does_not_allow_is_refused(
-    bench: Bench, change: dict[str, Any], field: str, words: str
+    harness: WorkerHarness, change: dict[str, Any], field: str, words: str
 ) -> None:
-    before = bench.prompts_run()
-    result = bench.run(SMALL | {"image": source()} | change)
+    before = harness.prompts_run()
+    result = harness.run(SMALL | {"image": source()} | change)
     assert (result["code"], result["field"]) == ("invalid_input", field)
     assert words in result["error"]
-    assert bench.prompts_run() == before
+    assert harness.prompts_run() == before
 
 
-def test_an_oom_is_tried_again_with_tiled_decode(bench: Bench) -> None:
-    bench.faults(oom_at_node="VAEDecode", times=1)
-    result = bench.run(SMALL | {"image": source(), "prompt": None} | {"seed": 77})
+def test_an_oom_is_tried_again_with_tiled_decode(harness: WorkerHarness) -> None:
+    harness.faults(oom_at_node="VAEDecode", times=1)
+    result = harness.run(SMALL | {"image": source(), "prompt": None} | {"seed": 77})
     assert by_kind(result)["video"]["frames"] == 6
 
 
-def test_a_second_oom_names_what_to_lower(bench: Bench) -> None:
-    bench.faults(oom_at_node="KSampler", times=2)
-    result = bench.run(SMALL | {"image": source(), "seed": 78})
+def test_a_second_oom_names_what_to_lower(harness: WorkerHarness) -> None:
+    harness.faults(oom_at_node="KSampler", times=2)
+    result = harness.run(SMALL | {"image": source(), "seed": 78})
     assert result["code"] == "out_of_memory"
     assert "lower frames, width, height" in result["error"]
-    bench.no_faults()
-    assert by_kind(bench.run(SMALL | {"image": source(), "seed": 79}))
+    harness.no_faults()
+    assert by_kind(harness.run(SMALL | {"image": source(), "seed": 79}))
 
 
 @pytest.mark.parametrize("fault", ["empty_output", "truncate_output"])
-def test_a_file_that_does_not_open_is_no_success(bench: Bench, fault: str) -> None:
-    bench.faults(**{fault: True, "times": 1})
-    result = bench.run(SMALL | {"image": source()}, job_id=f"broken-{fault}")
+def test_a_file_that_does_not_open_is_no_success(harness: WorkerHarness, fault: str) -> None:
+    harness.faults(**{fault: True, "times": 1})
+    result = harness.run(SMALL | {"image": source()}, job_id=f"broken-{fault}")
     assert result["code"] == "execution_failed"
-    assert [key for key in bench.keys("base/outputs/") if f"/broken-{fault}/" in key] == []
+    assert [key for key in harness.keys("base/outputs/") if f"/broken-{fault}/" in key] == []
 
 
-def test_progress_samples_then_decodes_then_encodes(bench: Bench) -> None:
-    bench.faults(step_latency_s=0.2, decode_latency_s=0.7)
-    bench.run(SMALL | {"image": source(), "steps": 6, "seed": 80})
-    stages = [update["stage"] for update in bench.updates]
+def test_progress_samples_then_decodes_then_encodes(harness: WorkerHarness) -> None:
+    harness.faults(step_latency_s=0.2, decode_latency_s=0.7)
+    harness.run(SMALL | {"image": source(), "steps": 6, "seed": 80})
+    stages = [update["stage"] for update in harness.updates]
     assert stages.index("sampling") < stages.index("decoding")
-    percents = [update["percent"] for update in bench.updates]
+    percents = [update["percent"] for update in harness.updates]
     assert percents == sorted(percents)

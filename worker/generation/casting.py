@@ -11,8 +11,8 @@ from lora_registry.character import UsableVersion
 from worker.contract import CharacterUse
 from worker.errors import InvalidInput
 from worker.generation.prompts import Trigger
+from worker.resources import JobContext, Resources
 from worker.results import CharacterResult
-from worker.rooms import JobContext, Rooms
 from workflows.binding import LoraUse
 from workflows.template import Workflow
 
@@ -39,7 +39,9 @@ class Role:
         )
 
 
-def cast(uses: Sequence[CharacterUse], workflow: Workflow, rooms: Rooms) -> tuple[Role, ...]:
+def cast(
+    uses: Sequence[CharacterUse], workflow: Workflow, resources: Resources
+) -> tuple[Role, ...]:
     """Resolve every character, side by side: one conditional GET each.
 
     Raises:
@@ -50,11 +52,11 @@ def cast(uses: Sequence[CharacterUse], workflow: Workflow, rooms: Rooms) -> tupl
         return ()
     if workflow.loras is None:
         raise InvalidInput(f"workflow: {workflow.name!r} takes no characters.", field="workflow")
-    return tuple(rooms.pool.map(lambda use: _resolve(use, workflow, rooms), uses))
+    return tuple(resources.pool.map(lambda use: _resolve(use, workflow, resources), uses))
 
 
-def _resolve(use: CharacterUse, workflow: Workflow, rooms: Rooms) -> Role:
-    version = rooms.registry.resolve(use.character_id, use.version)
+def _resolve(use: CharacterUse, workflow: Workflow, resources: Resources) -> Role:
+    version = resources.registry.resolve(use.character_id, use.version)
     if version.base_model != workflow.base_model:
         raise InvalidInput(
             f"character_id: {use.character_id!r} was trained on {version.base_model}, workflow "
@@ -67,7 +69,7 @@ def _resolve(use: CharacterUse, workflow: Workflow, rooms: Rooms) -> Role:
 
 @contextlib.contextmanager
 def held_loras(
-    roles: Sequence[Role], rooms: Rooms, context: JobContext
+    roles: Sequence[Role], resources: Resources, context: JobContext
 ) -> Iterator[tuple[LoraUse, ...]]:
     """Fetch every LoRA, side by side, and keep the files from eviction while inside.
 
@@ -77,11 +79,11 @@ def held_loras(
     with ExitStack() as leases:
 
         def hold(role: Role) -> Path:
-            lease = rooms.loras.lease(role.version, check=context.cancel.check)
+            lease = resources.loras.lease(role.version, check_cancelled=context.cancel.check)
             return leases.enter_context(lease)
 
         with context.timings.phase("loras"):
-            futures = [rooms.pool.submit(hold, role) for role in roles]
+            futures = [resources.pool.submit(hold, role) for role in roles]
             wait(futures)  # all of them: a failed one must not leave another's lease behind
             paths = [future.result() for future in futures]
         yield tuple(

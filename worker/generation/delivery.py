@@ -13,8 +13,8 @@ from lora_registry.tensorfile import sha256_of
 from worker.comfyui.client import OutputFile
 from worker.errors import ExecutionFailed
 from worker.generation.pictures import Finished
+from worker.resources import JobContext, Resources
 from worker.results import OutputResult
-from worker.rooms import JobContext, Rooms
 from worker.storage.content_type import content_type_for
 from workflows.template import Output
 
@@ -38,8 +38,10 @@ class Delivery:
         prepare: checks and measures a produced file, and says what to upload.
     """
 
-    def __init__(self, rooms: Rooms, context: JobContext, *, folder: str, prepare: Prepare) -> None:
-        self._rooms = rooms
+    def __init__(
+        self, resources: Resources, context: JobContext, *, folder: str, prepare: Prepare
+    ) -> None:
+        self._resources = resources
         self._context = context
         self._folder = folder
         self._prepare = prepare
@@ -52,7 +54,7 @@ class Delivery:
         for file in files:
             self._delivered_nodes.add(output.node)
             number, described = len(self._uploads), Future[list[OutputResult]]()
-            stored = self._rooms.pool.submit(self._deliver, output, file, number, described)
+            stored = self._resources.pool.submit(self._deliver, output, file, number, described)
             self._uploads.append(_Upload(described, stored))
 
     def described(self) -> list[OutputResult]:
@@ -66,8 +68,10 @@ class Delivery:
         """
         path = self._context.folder / f"document-{len(self._documents)}.json"
         path.write_bytes(body)
-        store = partial(self._rooms.store.upload, check=self._context.cancel.check)
-        self._documents.append((key, self._rooms.pool.submit(store, path, key, "application/json")))
+        store = partial(self._resources.store.upload, check_cancelled=self._context.cancel.check)
+        self._documents.append(
+            (key, self._resources.pool.submit(store, path, key, "application/json"))
+        )
 
     def results(self) -> list[OutputResult]:
         """Wait until everything is stored, outputs in the order reported. Raises the first failure.
@@ -99,14 +103,14 @@ class Delivery:
                 keys += [result.key for result in upload.stored.result()]
         for key in keys:
             with contextlib.suppress(StoreError):  # the job's own error matters more
-                self._rooms.store.delete(key)
+                self._resources.store.delete(key)
 
     def _deliver(
         self, output: Output, file: OutputFile, number: int, described: Future[list[OutputResult]]
     ) -> list[OutputResult]:
         try:
             self._context.cancel.check()
-            with self._rooms.comfyui.opened(file) as path:
+            with self._resources.comfyui.opened(file) as path:
                 return self._send(path, output, number, described)
         except BaseException as error:
             if not described.done():
@@ -121,7 +125,7 @@ class Delivery:
             results = [self._describe(output, one, number) for one in finished]
             described.set_result(results)
             for one, result in zip(finished, results, strict=True):
-                send(self._rooms, self._context, one.path, result)
+                send(self._resources, self._context, one.path, result)
             return results
         finally:
             for one in finished:
@@ -132,22 +136,22 @@ class Delivery:
         name = str(number) if finished.kind is None else f"{number}-{finished.kind}"
         key = f"{self._folder}/{name}{finished.path.suffix}"
         kind = finished.kind or output.kind
-        return describe(self._rooms, finished.path, key, kind=kind, **finished.facts)
+        return describe(self._resources, finished.path, key, kind=kind, **finished.facts)
 
 
 def upload_file(
-    rooms: Rooms, context: JobContext, path: Path, key: str, **facts: Any
+    resources: Resources, context: JobContext, path: Path, key: str, **facts: Any
 ) -> OutputResult:
     """Send one local file and describe it: size and sha256 as confirmed, a URL to fetch it by."""
-    result = describe(rooms, path, key, **facts)
-    send(rooms, context, path, result)
+    result = describe(resources, path, key, **facts)
+    send(resources, context, path, result)
     return result
 
 
-def describe(rooms: Rooms, path: Path, key: str, **facts: Any) -> OutputResult:
+def describe(resources: Resources, path: Path, key: str, **facts: Any) -> OutputResult:
     """What a local file will be as an object: size in bytes, sha256, a URL to fetch it by."""
     content_type = content_type_for(path)
-    url = rooms.store.presign(key, rooms.settings.url_lifetime_s, content_type=content_type)
+    url = resources.store.presign(key, resources.settings.url_lifetime_s, content_type=content_type)
     return OutputResult(
         url=url.url,
         expires_at=url.expires_at,
@@ -159,12 +163,12 @@ def describe(rooms: Rooms, path: Path, key: str, **facts: Any) -> OutputResult:
     )
 
 
-def send(rooms: Rooms, context: JobContext, path: Path, result: OutputResult) -> None:
+def send(resources: Resources, context: JobContext, path: Path, result: OutputResult) -> None:
     """Store a described file. Raises StoreError when the store has something else than it."""
-    rooms.store.upload(
+    resources.store.upload(
         path,
         result.key,
         result.content_type,
         metadata={"sha256": result.sha256, "job-id": context.job_id},
-        check=context.cancel.check,
+        check_cancelled=context.cancel.check,
     )

@@ -18,7 +18,7 @@ from worker.errors import (
 )
 from worker.generation.delivery import Delivery, Prepare
 from worker.generation.stages import UPLOADING, Stages
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 from workflows.binding import Bound
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Order:
     timeout_s: float
 
 
-def execute(order: Order, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+def execute(order: Order, resources: Resources, context: JobContext) -> dict[str, Any]:
     """Run, deliver every declared output, and clean up; a crash or an OOM is tried once more.
 
     Raises:
@@ -63,50 +63,52 @@ def execute(order: Order, rooms: Rooms, context: JobContext) -> dict[str, Any]:
     """
     failure: WorkerError | None = None
     for number in range(1, ATTEMPTS + 1):
-        current, generation = order.attempt(failure), rooms.engine.generation
+        current, generation = order.attempt(failure), resources.engine.generation
         try:
-            return _run_once(order, current, rooms, context)
+            return _run_once(order, current, resources, context)
         except (EngineCrashed, EngineUnavailable, OutOfMemory) as error:
             failure = error
             log.warning("attempt failed", extra={"attempt": number, "code": error.code})
             if number < ATTEMPTS:
-                _recover(error, rooms, context)
+                _recover(error, resources, context)
         except (TimedOut, Cancelled) as error:
             if error.details.get("hung"):
-                _restart_behind(rooms, generation)
+                _restart_behind(resources, generation)
             raise
     raise failure or ExecutionFailed("The job was not tried.")
 
 
-def _restart_behind(rooms: Rooms, generation: int) -> None:
+def _restart_behind(resources: Resources, generation: int) -> None:
     """Restart a hung engine while this job already answers; the next one waits for it."""
 
     def restart() -> None:
         try:
-            rooms.engine.restart(generation)
+            resources.engine.restart(generation)
         except WorkerError as error:
             log.warning("restart failed", extra={"reason": str(error)})
 
     threading.Thread(target=restart, name="engine restart", daemon=True).start()
 
 
-def _recover(error: WorkerError, rooms: Rooms, context: JobContext) -> None:
+def _recover(error: WorkerError, resources: Resources, context: JobContext) -> None:
     if isinstance(error, OutOfMemory):
-        rooms.comfyui.free(unload_models=True, free_memory=True)
+        resources.comfyui.free(unload_models=True, free_memory=True)
         return
-    rooms.engine.ensure_ready(context.cancel)
+    resources.engine.ensure_ready(context.cancel)
 
 
-def _run_once(order: Order, attempt: Attempt, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+def _run_once(
+    order: Order, attempt: Attempt, resources: Resources, context: JobContext
+) -> dict[str, Any]:
     outputs = {output.node: output for output in attempt.bound.outputs}
-    delivery = Delivery(rooms, context, folder=order.folder, prepare=order.prepare)
+    delivery = Delivery(resources, context, folder=order.folder, prepare=order.prepare)
 
     def on_files(node: str, files: tuple[OutputFile, ...]) -> None:
         if node in outputs:
             delivery.take(outputs[node], files)
 
     try:
-        execution = rooms.comfyui.run(
+        execution = resources.comfyui.run(
             attempt.bound.graph,
             timeout_s=order.timeout_s,
             cancel=context.cancel,
@@ -122,7 +124,7 @@ def _run_once(order: Order, attempt: Attempt, rooms: Rooms, context: JobContext)
         delivery.discard()
         raise
     finally:
-        rooms.comfyui.delete_folder(attempt.run_id)
+        resources.comfyui.delete_folder(attempt.run_id)
 
 
 def _count(context: JobContext, execution: Execution) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from worker import media
 from worker.contract import Source
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 
 MAX_SIDE: Final = 2048  # of any picture that a job can ask for; keeps 40 MP out of memory
 
@@ -27,14 +27,18 @@ class Placed:
 
 @contextlib.contextmanager
 def placed(
-    source: Source, field: str, rooms: Rooms, context: JobContext, shape: Shape | None = None
+    source: Source,
+    field: str,
+    resources: Resources,
+    context: JobContext,
+    shape: Shape | None = None,
 ) -> Iterator[Placed]:
     """Have a picture in ComfyUI's input folder while inside.
 
     Args:
         source: where it comes from.
         field: the job's field, for errors.
-        rooms: the worker's.
+        resources: the worker's.
         context: the job's.
         shape: brings the decoded picture to another size.
 
@@ -42,14 +46,14 @@ def placed(
         SourceForbidden, SourceUnreachable, ImageRejected, InvalidInput: with `field`.
     """
     with context.timings.phase("media"):
-        body = rooms.sources.read(source, field=field, check=context.cancel.check)
+        body = resources.sources.read(source, field=field, check_cancelled=context.cancel.check)
         image = media.decode(
-            body, field=field, max_pixels=rooms.settings.image_max_pixels, max_side=MAX_SIDE
+            body, field=field, max_pixels=resources.settings.image_max_pixels, max_side=MAX_SIDE
         )
         shaped = shape(image) if shape else image
         encoded = media.encode(shaped, "png")
-        name = rooms.comfyui.place_input(encoded, f"{context.folder.name}-{field}.png")
+        name = resources.comfyui.place_input(encoded, f"{context.folder.name}-{field}.png")
     try:
         yield Placed(name, shaped.width, shaped.height)
     finally:
-        rooms.comfyui.remove_input(name)
+        resources.comfyui.remove_input(name)

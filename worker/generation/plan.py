@@ -15,8 +15,8 @@ from worker.generation.delivery import Delivery, Prepare
 from worker.generation.execution import Attempt, Order, execute
 from worker.generation.manifest import manifest_of
 from worker.generation.prompts import place_triggers
+from worker.resources import JobContext, Resources
 from worker.results import GenerationResult, ManifestResult, WorkflowResult
-from worker.rooms import JobContext, Rooms
 from workflows.binding import LoraUse, Values, bind
 from workflows.template import Value, Workflow
 
@@ -37,18 +37,18 @@ class Plan:
     lower: tuple[str, ...] = ()
 
 
-def generate(plan: Plan, rooms: Rooms, context: JobContext) -> dict[str, Any]:
+def generate(plan: Plan, resources: Resources, context: JobContext) -> dict[str, Any]:
     """Cast, bind, run, upload, and write the manifest.
 
     Raises: whatever `casting`, `workflows.bind` and `execution` raise.
     """
-    rooms.availability.require(plan.workflow)
+    resources.availability.require(plan.workflow)
     with context.timings.phase("registry"):
-        roles = casting.cast(plan.job.cast, plan.workflow, rooms)
+        roles = casting.cast(plan.job.cast, plan.workflow, resources)
     settled = _settle(plan, roles, context)
     context.progress.report("characters", 2)
-    with casting.held_loras(roles, rooms, context) as loras:
-        return _run(settled, loras, rooms, context)
+    with casting.held_loras(roles, resources, context) as loras:
+        return _run(settled, loras, resources, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def output_folder(roles: tuple[Role, ...], context: JobContext) -> str:
 
 
 def _run(
-    settled: _Settled, loras: tuple[LoraUse, ...], rooms: Rooms, context: JobContext
+    settled: _Settled, loras: tuple[LoraUse, ...], resources: Resources, context: JobContext
 ) -> dict[str, Any]:
     plan = settled.plan
 
@@ -103,13 +103,13 @@ def _run(
 
     order = Order(
         attempt=attempt,
-        conclude=lambda delivery: _conclude(settled, delivery, rooms, context),
+        conclude=lambda delivery: _conclude(settled, delivery, resources, context),
         folder=settled.folder,
         prepare=plan.prepare,
-        timeout_s=plan.job.timeout_s or rooms.settings.job_timeout_s,
+        timeout_s=plan.job.timeout_s or resources.settings.job_timeout_s,
     )
     try:
-        return execute(order, rooms, context)
+        return execute(order, resources, context)
     except OutOfMemory as error:
         raise OutOfMemory(
             f"The GPU's memory does not suffice; lower {', '.join(plan.lower)}.",
@@ -118,13 +118,13 @@ def _run(
 
 
 def _conclude(
-    settled: _Settled, delivery: Delivery, rooms: Rooms, context: JobContext
+    settled: _Settled, delivery: Delivery, resources: Resources, context: JobContext
 ) -> dict[str, Any]:
     """Write the manifest while the outputs are still on their way, then wait for all of it."""
     plan, key = settled.plan, f"{settled.folder}/manifest.json"
     people = [role.result() for role in settled.roles]
-    url = rooms.store.presign(
-        key, rooms.settings.url_lifetime_s, content_type="application/json"
+    url = resources.store.presign(
+        key, resources.settings.url_lifetime_s, content_type="application/json"
     ).url
     result = GenerationResult(
         task=plan.task,
@@ -143,7 +143,7 @@ def _conclude(
         plan.job,
         roles=settled.roles,
         values=settled.values,
-        versions=rooms.availability.versions,
+        versions=resources.availability.versions,
     )
     delivery.add_document(key, manifest)
     delivery.results()

@@ -9,7 +9,7 @@ from PIL import Image
 from worker import media
 from worker.cancel import CancelToken
 from worker.errors import WorkerError
-from worker.rooms import Rooms
+from worker.resources import Resources
 from workflows.binding import Values, bind
 from workflows.template import Value, Workflow
 
@@ -27,35 +27,35 @@ _TINY: Final[dict[str, Value]] = {
 _PICTURES: Final = ("image", "init_image")
 
 
-def warm_up(rooms: Rooms, name: str) -> None:
+def warm_up(resources: Resources, name: str) -> None:
     """Run a workflow once, as small as it goes; a failure is logged, the jobs will say more.
 
     Raises:
         WorkflowNotFound: a setting that names no workflow.
     """
-    workflow = rooms.workflows[name]
+    workflow = resources.workflows[name]
     run_id, placed = uuid.uuid4().hex, None
     try:
         roles = {role: value for role, value in _TINY.items() if role in workflow.roles}
         if any(role in workflow.roles for role in _PICTURES):
             grey = media.encode(Image.new("RGB", (SIDE, SIDE), "grey"), "png")
-            placed = rooms.comfyui.place_input(grey, f"warm-up-{run_id}.png")
+            placed = resources.comfyui.place_input(grey, f"warm-up-{run_id}.png")
             roles |= {role: placed for role in _PICTURES if role in workflow.roles}
-        _run(rooms, workflow, roles, run_id)
+        _run(resources, workflow, roles, run_id)
     except WorkerError as error:
         log.warning("warm-up failed", extra={"workflow": name, "reason": str(error)})
     finally:
-        rooms.comfyui.delete_folder(run_id)
+        resources.comfyui.delete_folder(run_id)
         if placed:
-            rooms.comfyui.remove_input(placed)
+            resources.comfyui.remove_input(placed)
 
 
-def _run(rooms: Rooms, workflow: Workflow, roles: dict[str, Value], run_id: str) -> None:
+def _run(resources: Resources, workflow: Workflow, roles: dict[str, Value], run_id: str) -> None:
     output_format = workflow.formats[0] if workflow.formats else None
     values = Values(prefix=f"{run_id}/warm-up", roles=roles, output_format=output_format)
-    rooms.comfyui.run(
+    resources.comfyui.run(
         bind(workflow, values).graph,
-        timeout_s=rooms.settings.job_timeout_s,
+        timeout_s=resources.settings.job_timeout_s,
         cancel=CancelToken(),
         on_step=lambda _: None,
         on_files=lambda _node, _files: None,

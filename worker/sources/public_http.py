@@ -81,9 +81,9 @@ class PublicHttp:
         field: str,
         max_bytes: int,
         timeout_s: float,
-        check: Check | None = None,
+        check_cancelled: Check | None = None,
     ) -> int:
-        """Write the body of a 200 answer to `sink`; answers its size in bytes.
+        """Write the body of a 200 answer to `sink`; returns its size in bytes.
 
         Args:
             url: http or https.
@@ -91,14 +91,14 @@ class PublicHttp:
             field: the job's field, for the errors.
             max_bytes: a larger body is refused, at once where its length is announced.
             timeout_s: for all of it: name, connection, redirects and a body that drips.
-            check: called ten times a second; what it raises ends the fetch.
+            check_cancelled: called ten times a second; what it raises ends the fetch.
 
         Raises:
             SourceForbidden: not a URL that we fetch, or one that leads to a private address.
             SourceUnreachable: no answer in time, another status, too large, or cut short.
         """
         exchange = _Exchange(self, field, max_bytes, Deadline(timeout_s))
-        with Parts(1, partial(exchange.watch, check)) as parts:
+        with Parts(1, partial(exchange.watch, check_cancelled)) as parts:
             [size] = parts.run([partial(exchange.run, url, sink)])
         return size
 
@@ -125,11 +125,11 @@ class _Exchange:
         self._connection: HTTPConnection | None = None
         self._ended = False
 
-    def watch(self, check: Check | None) -> None:
-        """Raise when time is up or `check` says so; the thread's socket wakes and ends then."""
+    def watch(self, check_cancelled: Check | None) -> None:
+        """Raise when time is up or `check_cancelled` says so; the thread then ends."""
         try:
-            if check is not None:
-                check()
+            if check_cancelled is not None:
+                check_cancelled()
             self._check_deadline()
         except BaseException:
             self._break_off()

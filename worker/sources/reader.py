@@ -57,7 +57,7 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int | None = None,
-        check: Check | None = None,
+        check_cancelled: Check | None = None,
     ) -> bytes:
         """The bytes of a source.
 
@@ -65,7 +65,7 @@ class SourceReader:
             source: one of url, base64, key.
             field: the source's place in the job (`init_image`), for the errors.
             max_bytes: the options' limit when None.
-            check: called ten times a second; what it raises ends the fetch.
+            check_cancelled: called ten times a second; what it raises ends the fetch.
 
         Raises:
             SourceForbidden: a URL or key that we will not touch.
@@ -78,7 +78,7 @@ class SourceReader:
         if source.key is not None:
             self._check_key(source.key, limit, f"{field}.key")
             return _of_bucket(self._store.get, source.key, f"{field}.key").body
-        self._write(source, body, field=field, max_bytes=limit, check=check)
+        self._write(source, body, field=field, max_bytes=limit, check_cancelled=check_cancelled)
         return body.getvalue()
 
     def save(
@@ -88,26 +88,34 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int,
-        check: Check | None = None,
+        check_cancelled: Check | None = None,
     ) -> int:
-        """Write a source to a temporary path of the caller's; answers its size in bytes.
+        """Write a source to a temporary path of the caller's; returns its size in bytes.
 
         Nothing is left at `path` on failure. Arguments and errors as of `read`.
         """
         try:
             if source.key is not None:
                 size = self._check_key(source.key, max_bytes, f"{field}.key")
-                download = partial(self._store.download, path=path, check=check)
+                download = partial(self._store.download, path=path, check_cancelled=check_cancelled)
                 _of_bucket(download, source.key, f"{field}.key")
                 return size
             with path.open("wb") as file:
-                return self._write(source, file, field=field, max_bytes=max_bytes, check=check)
+                return self._write(
+                    source, file, field=field, max_bytes=max_bytes, check_cancelled=check_cancelled
+                )
         except BaseException:
             path.unlink(missing_ok=True)
             raise
 
     def _write(
-        self, source: Source, sink: BinaryIO, *, field: str, max_bytes: int, check: Check | None
+        self,
+        source: Source,
+        sink: BinaryIO,
+        *,
+        field: str,
+        max_bytes: int,
+        check_cancelled: Check | None,
     ) -> int:
         if source.base64 is not None:
             return _decode(source.base64, sink, field=f"{field}.base64", max_bytes=max_bytes)
@@ -117,7 +125,7 @@ class SourceReader:
             field=f"{field}.url",
             max_bytes=max_bytes,
             timeout_s=self._options.timeout_s,
-            check=check,
+            check_cancelled=check_cancelled,
         )
 
     def _check_key(self, key: str, max_bytes: int, field: str) -> int:

@@ -31,7 +31,9 @@ class Download:
     key: str
     object_key: str
 
-    def run(self, path: Path, head: Callable[[], ObjectInfo], check: Check | None) -> None:
+    def run(
+        self, path: Path, head: Callable[[], ObjectInfo], check_cancelled: Check | None
+    ) -> None:
         """Write the object that `head` describes to `path`; nothing is left there on failure.
 
         Memory stays below a chunk of 1 MiB per thread.
@@ -41,7 +43,7 @@ class Download:
             StoreUnavailable: it could not be read whole, or was replaced meanwhile.
         """
         try:
-            with Parts(THREADS, check) as parts:
+            with Parts(THREADS, check_cancelled) as parts:
                 [info] = parts.run([head])
                 with path.open("wb") as file:
                     file.truncate(info.size)

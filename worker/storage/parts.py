@@ -19,12 +19,12 @@ class Parts:
     A thread that hangs in a request finds `stop` set when its timeout ends it, and does no more.
 
     Args:
-        check: called between parts, ten times a second; what it raises ends the transfer.
+        check_cancelled: called between parts, ten times a second; what it raises ends the transfer.
     """
 
-    def __init__(self, threads: int, check: Check | None = None) -> None:
+    def __init__(self, threads: int, check_cancelled: Check | None = None) -> None:
         self.stop = threading.Event()
-        self._check = check
+        self._check_cancelled = check_cancelled
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="transfer")
         self._stragglers: set[Future[Any]] = set()
 
@@ -40,13 +40,13 @@ class Parts:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def run(self, requests: Sequence[Callable[[], T]]) -> list[T]:
-        """The answers in order; raises the first failure, or what `check` raises."""
+        """The answers in order; raises the first failure, or what `check_cancelled` raises."""
         futures = [self._pool.submit(request) for request in requests]
         pending = set(futures)
         try:
             while pending:
-                if self._check is not None:
-                    self._check()
+                if self._check_cancelled is not None:
+                    self._check_cancelled()
                 done, pending = wait(pending, timeout=_CHECK_S, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()

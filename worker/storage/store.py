@@ -81,7 +81,7 @@ class ObjectStore:
             raise
 
     def put(self, key: str, body: bytes, content_type: str = _JSON) -> str:
-        """Write unconditionally; answers the new etag."""
+        """Write unconditionally; returns the new etag."""
         return self._put(key, body, content_type)
 
     def put_if_absent(self, key: str, body: bytes, content_type: str = _JSON) -> str:
@@ -139,17 +139,19 @@ class ObjectStore:
         with contextlib.suppress(ObjectMissing):
             self._attempts(key).run(partial(self._client.delete_object, **self._at(key)))
 
-    def download(self, key: str, path: Path, *, check: Callable[[], None] | None = None) -> None:
+    def download(
+        self, key: str, path: Path, *, check_cancelled: Callable[[], None] | None = None
+    ) -> None:
         """Fetch to a local path in parallel parts; the caller names a temporary path.
 
-        `check` is called ten times a second; what it raises ends the transfer within a second.
+        `check_cancelled` is called ten times a second; what it raises ends it within a second.
 
         Raises:
             ObjectMissing: it is not there, or was deleted meanwhile.
             StoreError: anything else; nothing is left at `path` then.
         """
         download = Download(self._client, self.options, key, self._prefix + key)
-        download.run(path, partial(self.head, key), check)
+        download.run(path, partial(self.head, key), check_cancelled)
 
     def upload(
         self,
@@ -158,18 +160,18 @@ class ObjectStore:
         content_type: str,
         *,
         metadata: Mapping[str, str] | None = None,
-        check: Callable[[], None] | None = None,
+        check_cancelled: Callable[[], None] | None = None,
         shared: bool = False,
     ) -> ObjectInfo:
         """Send a local file, in parts when large; the store has confirmed it when this returns.
 
-        The object carries its sha256 as metadata. `check` as in `download`; an upload ended by it
+        Its sha256 is in its metadata. `check_cancelled` as in `download`; an upload ended by it
         leaves no open multipart and removes the object. A `shared` object, addressed by its
         content, stays: others may have sent the same and rely on it.
         """
         head = partial(self.head, key)
         upload = Upload(self._client, self.options, key, self._prefix + key, head, shared=shared)
-        return upload.run(path, content_type, metadata or {}, check)
+        return upload.run(path, content_type, metadata or {}, check_cancelled)
 
     def presign(
         self,

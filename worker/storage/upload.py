@@ -56,14 +56,18 @@ class Upload:
     _may_exist: bool = field(default=False, init=False)
 
     def run(
-        self, path: Path, content_type: str, metadata: Mapping[str, str], check: Check | None
+        self,
+        path: Path,
+        content_type: str,
+        metadata: Mapping[str, str],
+        check_cancelled: Check | None,
     ) -> ObjectInfo:
         """Send the file; its sha256 goes into the metadata where the caller gave none.
 
         Raises:
             StoreUnavailable: not sent, or the store has something else than what was sent.
         """
-        with Parts(THREADS, check) as parts:
+        with Parts(THREADS, check_cancelled) as parts:
             try:
                 return self._send(path, content_type, metadata, parts)
             except StoreError:

@@ -72,7 +72,7 @@ class Unpacked:
 
 
 def unpack(
-    archive: Path, folder: Path, limits: ArchiveLimits, check: Callable[[], None]
+    archive: Path, folder: Path, limits: ArchiveLimits, check_cancelled: Callable[[], None]
 ) -> list[Unpacked]:
     """Unpack the photos of a zip into `folder` as 000, 001, …, in the order of their names.
 
@@ -82,7 +82,7 @@ def unpack(
         archive: the zip file.
         folder: an existing folder of ours.
         limits: what is allowed.
-        check: called between chunks; what it raises ends the work.
+        check_cancelled: called between chunks; what it raises ends the work.
 
     Raises:
         DatasetRejected: not a zip, encrypted, unsafe names or links, or beyond the limits.
@@ -91,7 +91,7 @@ def unpack(
     try:
         with zipfile.ZipFile(archive) as opened:
             photos, captions = _entries(opened, limits)
-            budget = _Budget(limits, check)
+            budget = _Budget(limits, check_cancelled)
             texts = {stem: _caption(opened, info, budget) for stem, info in captions.items()}
             return [
                 Unpacked(
@@ -119,13 +119,13 @@ def caption_text(raw: bytes) -> str:
 class _Budget:
     """Counts what comes out."""
 
-    def __init__(self, limits: ArchiveLimits, check: Callable[[], None]) -> None:
+    def __init__(self, limits: ArchiveLimits, check_cancelled: Callable[[], None]) -> None:
         self.limits = limits
-        self._check = check
+        self._check_cancelled = check_cancelled
         self._left = limits.total_bytes
 
     def spend(self, amount: int) -> None:
-        self._check()
+        self._check_cancelled()
         self._left -= amount
         if self._left < 0:
             _reject(f"archive unpacks to more than {self.limits.total_bytes:,} bytes")

@@ -170,13 +170,13 @@ def _tell(step: Step, steps: int, on_step: OnStep) -> None:
 
 @contextlib.contextmanager
 def _placed(
-    dataset: PreparedDataset, folder: Path, side: int, check: Callable[[], None]
+    dataset: PreparedDataset, folder: Path, side: int, check_cancelled: Callable[[], None]
 ) -> Iterator[None]:
     """The photos as squares of one size in a folder of ComfyUI's input, for as long as it lasts."""
     folder.mkdir(parents=True)
     try:
         for photo in dataset.photos:
-            check()
+            check_cancelled()
             with Image.open(photo.path) as image:
                 square = ImageOps.fit(
                     image.convert("RGB"),

@@ -45,7 +45,11 @@ class Judged:
 
 
 def judge_photos(
-    fetched: Sequence[Fetched], folder: Path, limits: Limits, check: Check, on_share: OnShare
+    fetched: Sequence[Fetched],
+    folder: Path,
+    limits: Limits,
+    check_cancelled: Check,
+    on_share: OnShare,
 ) -> Judged:
     """Decode, measure and re-encode every photo, then compare them with one another.
 
@@ -54,7 +58,7 @@ def judge_photos(
     counter = _Counter(len(fetched), on_share)
 
     def measure(photo: Fetched) -> PhotoFacts | Reason:
-        check()
+        check_cancelled()
         try:
             return _measure(photo, _png(folder, photo.index), limits)
         finally:

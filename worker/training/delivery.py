@@ -11,8 +11,8 @@ from lora_registry.character import CharacterVersion, UsableVersion
 from lora_registry.store import ObjectMissing
 from worker.contract import TrainJob
 from worker.generation.delivery import upload_file
+from worker.resources import JobContext, Resources
 from worker.results import OutputResult
-from worker.rooms import JobContext, Rooms
 from worker.storage.content_type import content_type_for
 from worker.training import previews
 from worker.training import report as documents
@@ -30,7 +30,7 @@ def notes_key(character_id: str, job_id: str) -> str:
 def deliver(
     job: TrainJob,
     version: CharacterVersion,
-    rooms: Rooms,
+    resources: Resources,
     context: JobContext,
     stages: TrainingStages,
 ) -> dict[str, Any]:
@@ -40,11 +40,11 @@ def deliver(
         Cancelled, StoreError: the character stays registered; the same job, run again, goes on.
     """
     prefix = layout.training_prefix(job.character_id, version.id)
-    found = _read(rooms, f"{prefix}report.json")
+    found = _read(resources, f"{prefix}report.json")
     if found is None:
-        found = _Report(job, version, rooms, context, stages).write(prefix)
+        found = _Report(job, version, resources, context, stages).write(prefix)
     stages.at("uploading", 1.0)
-    return _result(found, f"{prefix}report.json", version, rooms, context)
+    return _result(found, f"{prefix}report.json", version, resources, context)
 
 
 class _Report:
@@ -54,20 +54,20 @@ class _Report:
         self,
         job: TrainJob,
         version: CharacterVersion,
-        rooms: Rooms,
+        resources: Resources,
         context: JobContext,
         stages: TrainingStages,
     ) -> None:
         self._job = job
         self._version = version
-        self._rooms = rooms
+        self._resources = resources
         self._context = context
         self._stages = stages
 
     def write(self, prefix: str) -> dict[str, Any]:
         """Upload everything below `prefix`, the report last; its presence says that all is done."""
         key = notes_key(self._job.character_id, self._context.job_id)
-        notes = _read(self._rooms, key) or _bare(self._version)
+        notes = _read(self._resources, key) or _bare(self._version)
         shown = self._previews(notes)
         self._stages.at("uploading")
         with self._context.timings.phase("upload"):
@@ -78,8 +78,8 @@ class _Report:
             [output.to_json() for output in outputs],
             self._character(),
         )
-        self._rooms.store.put(f"{prefix}report.json", json.dumps(report, indent=1).encode())
-        self._rooms.store.delete(key)
+        self._resources.store.put(f"{prefix}report.json", json.dumps(report, indent=1).encode())
+        self._resources.store.delete(key)
         return report
 
     def _previews(self, notes: dict[str, Any]) -> Previews:
@@ -92,7 +92,7 @@ class _Report:
 
         with self._context.timings.phase("previews"):
             return previews.render(
-                self._usable(), prompts, side, self._rooms, self._context, report
+                self._usable(), prompts, side, self._resources, self._context, report
             )
 
     def _files(self, notes: dict[str, Any], shown: Previews, prefix: str) -> list[OutputResult]:
@@ -105,13 +105,13 @@ class _Report:
         path = self._context.folder / "dataset.json"
         path.write_text(json.dumps(notes["dataset"], indent=1, ensure_ascii=False), "utf-8")
         key = f"{prefix}dataset.json"
-        return [*outputs, upload_file(self._rooms, self._context, path, key, kind="report")]
+        return [*outputs, upload_file(self._resources, self._context, path, key, kind="report")]
 
     def _picture(self, image: Image.Image, kind: str, key: str) -> OutputResult:
         path = self._context.folder / Path(key).name
         image.save(path, "PNG", optimize=True)
         size = {"width": image.width, "height": image.height}
-        return upload_file(self._rooms, self._context, path, key, kind=kind, **size)
+        return upload_file(self._resources, self._context, path, key, kind=kind, **size)
 
     def _lora(self) -> OutputResult:
         version = self._version
@@ -134,44 +134,44 @@ class _Report:
         }
 
     def _usable(self) -> UsableVersion:
-        return self._rooms.registry.resolve(self._version.character_id, self._version.id)
+        return self._resources.registry.resolve(self._version.character_id, self._version.id)
 
 
 def _result(
     report: dict[str, Any],
     key: str,
     version: CharacterVersion,
-    rooms: Rooms,
+    resources: Resources,
     context: JobContext,
 ) -> dict[str, Any]:
     """The report with fresh URLs, as the job's answer."""
-    head = rooms.registry.get(version.character_id, tombstone=True)
+    head = resources.registry.get(version.character_id, tombstone=True)
     active = head.active is not None and head.active.id == version.id
     return {
         "task": "train",
         "job_id": context.job_id,
         "character": report["character"] | {"name": head.name, "active": active},
-        "outputs": [{**output, **_url(rooms, output["key"])} for output in report["outputs"]],
+        "outputs": [{**output, **_url(resources, output["key"])} for output in report["outputs"]],
         "seed": report["training"].get("seed"),
         "training": report["training"],
         "dataset": report["dataset"],
         "check": report["check"],
         "previews": report["previews"],
         "warnings": report["warnings"],
-        "manifest": {"key": key, "url": _url(rooms, key)["url"]},
+        "manifest": {"key": key, "url": _url(resources, key)["url"]},
         "timings_ms": context.timings.milliseconds(),
     }
 
 
-def _url(rooms: Rooms, key: str) -> dict[str, Any]:
-    presigned = rooms.store.presign(key, rooms.settings.url_lifetime_s)
+def _url(resources: Resources, key: str) -> dict[str, Any]:
+    presigned = resources.store.presign(key, resources.settings.url_lifetime_s)
     expires = {} if presigned.expires_at is None else {"expires_at": presigned.expires_at}
     return {"url": presigned.url, **expires}
 
 
-def _read(rooms: Rooms, key: str) -> dict[str, Any] | None:
+def _read(resources: Resources, key: str) -> dict[str, Any] | None:
     try:
-        document: dict[str, Any] = json.loads(rooms.store.get(key).body)
+        document: dict[str, Any] = json.loads(resources.store.get(key).body)
     except ObjectMissing:
         return None
     return document

@@ -24,7 +24,7 @@ class Reader(Protocol):
         *,
         field: str,
         max_bytes: int,
-        check: Check | None = None,
+        check_cancelled: Check | None = None,
     ) -> int:
         """Write a source to a path; nothing is left there on failure."""
         ...
@@ -57,7 +57,7 @@ def fetch_photos(
     folder: Path,
     limits: Limits,
     pool: Executor,
-    check: Check,
+    check_cancelled: Check,
 ) -> list[Fetched]:
     """Fetch photos side by side; one that cannot be had is rejected, the others go on.
 
@@ -69,7 +69,13 @@ def fetch_photos(
         photo, path = photos[index], folder / f"{index:03d}"
         field = f"images.{index}"
         try:
-            reader.save(photo, path, field=field, max_bytes=limits.photo_bytes, check=check)
+            reader.save(
+                photo,
+                path,
+                field=field,
+                max_bytes=limits.photo_bytes,
+                check_cancelled=check_cancelled,
+            )
         except SourceUnreachable as error:
             problem = Reason("unreachable", str(error))
             return Fetched(index, field, None, problem=problem)
@@ -79,7 +85,7 @@ def fetch_photos(
 
 
 def fetch_archive(
-    source: Source, reader: Reader, folder: Path, limits: Limits, check: Check
+    source: Source, reader: Reader, folder: Path, limits: Limits, check_cancelled: Check
 ) -> list[Fetched]:
     """Fetch a zip and unpack its photos; the zip itself is removed again.
 
@@ -88,10 +94,16 @@ def fetch_archive(
         SourceForbidden, SourceUnreachable, InvalidInput, StoreError: it cannot be had.
     """
     archive = folder / "archive.zip"
-    reader.save(source, archive, field="archive", max_bytes=limits.archive_bytes, check=check)
+    reader.save(
+        source,
+        archive,
+        field="archive",
+        max_bytes=limits.archive_bytes,
+        check_cancelled=check_cancelled,
+    )
     bounds = ArchiveLimits(photo_bytes=limits.photo_bytes)
     try:
-        unpacked = unpack(archive, folder, bounds, check)
+        unpacked = unpack(archive, folder, bounds, check_cancelled)
     finally:
         archive.unlink()
     large = Reason("too_large", f"It has more than {limits.photo_bytes:,} bytes.")

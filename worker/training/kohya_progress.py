@@ -27,7 +27,7 @@ _FAILURES: Final[tuple[tuple[Failure, re.Pattern[str]], ...]] = (
 
 
 class ProgressReader:
-    """Takes chunks cut anywhere and answers the steps that became whole with them."""
+    """Takes chunks cut anywhere and returns the steps that became whole with them."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.contract import TrainJob
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 from worker.training.captions import Captioner, TemplateCaptioner
 from worker.training.dataset import (
     judge_photos,
@@ -30,7 +30,7 @@ class TrainingWork:
 
     job: TrainJob
     trigger: str
-    rooms: Rooms
+    resources: Resources
     context: JobContext
     folder: TrainingFolder
     stages: TrainingStages
@@ -52,7 +52,7 @@ def prepared_dataset(work: TrainingWork, resolution: int) -> tuple[PreparedDatas
 
 
 def _prepare(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict[str, Any]]:
-    check, stages, timings = work.context.cancel.check, work.stages, work.context.timings
+    check_cancelled, stages, timings = work.context.cancel.check, work.stages, work.context.timings
     limits = _limits(work, resolution)
     stages.at("photos")
     with timings.phase("photos"):
@@ -61,14 +61,14 @@ def _prepare(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict
             fetched,
             work.folder.fresh(_PHOTOS),
             limits,
-            check,
+            check_cancelled,
             lambda done: stages.at("photos", (1 + done) / 2),
         )
     require_enough(judged, "archive" if work.job.images is None else "images")
     captioner = _captioner(work)
 
     def on_photo(share: float) -> None:
-        check()
+        check_cancelled()
         stages.at("captions", share)
 
     with timings.phase("captions"):
@@ -78,7 +78,7 @@ def _prepare(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict
 
 
 def _limits(work: TrainingWork, resolution: int) -> Limits:
-    settings = work.rooms.settings
+    settings = work.resources.settings
     return Limits(
         resolution=resolution,
         photo_bytes=settings.source_max_bytes,
@@ -89,14 +89,14 @@ def _limits(work: TrainingWork, resolution: int) -> Limits:
 
 def _fetch(work: TrainingWork, limits: Limits) -> list[Fetched]:
     folder: Path = work.folder.fresh("incoming")
-    sources, check = work.rooms.sources, work.context.cancel.check
+    sources, check_cancelled = work.resources.sources, work.context.cancel.check
     if work.job.archive is not None:
-        return fetch_archive(work.job.archive, sources, folder, limits, check)
+        return fetch_archive(work.job.archive, sources, folder, limits, check_cancelled)
     photos = work.job.images or []
-    return fetch_photos(photos, sources, folder, limits, work.rooms.pool, check)
+    return fetch_photos(photos, sources, folder, limits, work.resources.pool, check_cancelled)
 
 
 def _captioner(work: TrainingWork) -> Captioner:
     """The tagger where its files are in the image, else the template."""
-    tagger = load_tagger(work.rooms.settings.tagger_dir)
+    tagger = load_tagger(work.resources.settings.tagger_dir)
     return tagger or TemplateCaptioner(work.trigger, work.job.class_noun)

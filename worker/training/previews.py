@@ -15,7 +15,7 @@ from worker import media
 from worker.comfyui.client import OutputFile
 from worker.errors import Cancelled, EngineCrashed, EngineUnavailable, ExecutionFailed, WorkerError
 from worker.generation.prompts import Trigger, place_triggers
-from worker.rooms import JobContext, Rooms
+from worker.resources import JobContext, Resources
 from worker.training.fetching import Check
 from worker.training.sheet import PreviewRow
 from workflows.binding import LoraUse, Values, bind
@@ -58,7 +58,7 @@ def render(
     version: UsableVersion,
     prompts: Sequence[str],
     side: int,
-    rooms: Rooms,
+    resources: Resources,
     context: JobContext,
     report: Check,
 ) -> Previews:
@@ -68,7 +68,7 @@ def render(
         version: the character, with its file in the bucket.
         prompts: with `{trigger}` where the trigger goes; it leads the others.
         side: of the square pictures, in pixels.
-        rooms: the worker's.
+        resources: the worker's.
         context: the job's.
         report: called before each prompt.
 
@@ -77,21 +77,21 @@ def render(
     """
     rows: list[PreviewRow] = []
     try:
-        rooms.availability.require(rooms.workflows[WORKFLOW])
-        with rooms.loras.lease(version, check=context.cancel.check) as path:
+        resources.availability.require(resources.workflows[WORKFLOW])
+        with resources.loras.lease(version, check_cancelled=context.cancel.check) as path:
             for number, prompt in enumerate(prompts):
                 report()
                 text = place_triggers(prompt, [Trigger(version.character_id, version.trigger)])
                 picture = _Picture(text, FIRST_SEED + number, side)
-                without = _render(picture, (), rooms, context)
+                without = _render(picture, (), resources, context)
                 use = LoraUse(path.name, version.strength)
-                with_lora = _render(picture, (use,), rooms, context)
+                with_lora = _render(picture, (use,), resources, context)
                 rows.append(PreviewRow(text, picture.seed, without, with_lora))
     except Cancelled:
         raise
     except (WorkerError, WorkflowError, RegistryError, StoreError) as error:
         log.warning("previews failed", extra={"code": error.code, "reason": str(error)})
-        _recover(error, rooms)
+        _recover(error, resources)
         return Previews(tuple(rows), str(error))
     return Previews(tuple(rows))
 
@@ -125,7 +125,7 @@ class _Picture:
 
 
 def _render(
-    picture: _Picture, loras: Sequence[LoraUse], rooms: Rooms, context: JobContext
+    picture: _Picture, loras: Sequence[LoraUse], resources: Resources, context: JobContext
 ) -> Image.Image:
     run_id = f"preview-{context.folder.name}-{picture.seed}-{len(loras)}"
     roles: dict[str, Value | None] = {
@@ -135,33 +135,33 @@ def _render(
         "height": picture.side,
     }
     values = Values(prefix=f"{run_id}/preview", roles=roles, loras=loras)
-    bound = bind(rooms.workflows[WORKFLOW], values)
+    bound = bind(resources.workflows[WORKFLOW], values)
     found: list[Image.Image] = []
 
     def on_files(_node: str, files: tuple[OutputFile, ...]) -> None:
         for file in files:
-            with rooms.comfyui.opened(file) as path:
+            with resources.comfyui.opened(file) as path:
                 found.append(media.decode(path, field="preview"))
 
     try:
-        rooms.comfyui.run(
+        resources.comfyui.run(
             bound.graph,
-            timeout_s=min(TIMEOUT_S, rooms.settings.job_timeout_s),
+            timeout_s=min(TIMEOUT_S, resources.settings.job_timeout_s),
             cancel=context.cancel,
             on_step=lambda _step: None,
             on_files=on_files,
         )
     finally:
-        rooms.comfyui.delete_folder(run_id)
+        resources.comfyui.delete_folder(run_id)
     if not found:
         raise ExecutionFailed("ComfyUI finished a preview without a picture.")
     return found[0]
 
 
-def _recover(error: Exception, rooms: Rooms) -> None:
+def _recover(error: Exception, resources: Resources) -> None:
     """Leave a ComfyUI that the next job can use."""
     if isinstance(error, EngineCrashed):
         try:
-            rooms.engine.ensure_ready()
+            resources.engine.ensure_ready()
         except EngineUnavailable:
             log.exception("comfyui is not ready after the previews")

@@ -44,9 +44,9 @@ def train_character(work: TrainingWork) -> Trained:
         DatasetRejected, InvalidInput, DiskFull: before anything is trained.
         TrainingFailed, TrainingDiverged, OutOfMemory, EngineCrashed, TimedOut, Cancelled.
     """
-    deadline = Deadline(work.job.timeout_s or work.rooms.settings.train_timeout_s)
-    work.rooms.engine.ensure_ready(work.context.cancel)
-    stats = work.rooms.comfyui.system_stats()
+    deadline = Deadline(work.job.timeout_s or work.resources.settings.train_timeout_s)
+    work.resources.engine.ensure_ready(work.context.cancel)
+    stats = work.resources.comfyui.system_stats()
     memory = gpu_memory(stats)
     trainer = _trainer(work, str(stats.get("system", {}).get("comfyui_version", "unknown")))
     dataset, described = prepared_dataset(work, resolution_of(work.job, memory))
@@ -66,7 +66,7 @@ def train_character(work: TrainingWork) -> Trained:
 
 
 def _trainer(work: TrainingWork, comfyui_version: str) -> Trainer:
-    settings, engine = work.rooms.settings, work.rooms.engine
+    settings, engine = work.resources.settings, work.resources.engine
     if work.job.trainer == "comfyui":
         places = ComfyUIPlaces(
             checkpoint=settings.train_checkpoint,
@@ -74,7 +74,7 @@ def _trainer(work: TrainingWork, comfyui_version: str) -> Trainer:
             output_directory=engine.output_directory,
             version=comfyui_version,
         )
-        return ComfyUITrainer(work.rooms.comfyui, places)
+        return ComfyUITrainer(work.resources.comfyui, places)
     return KohyaTrainer(
         KohyaOptions(
             folder=settings.kohya_dir,
@@ -126,7 +126,7 @@ def _train(
 @contextlib.contextmanager
 def _engine_set_aside(work: TrainingWork) -> Iterator[None]:
     """ComfyUI makes room for a trainer of its own process, and is ready for the next job behind."""
-    engine, comfyui, cancel = work.rooms.engine, work.rooms.comfyui, work.context.cancel
+    engine, comfyui, cancel = work.resources.engine, work.resources.comfyui, work.context.cancel
     if work.job.trainer == "kohya":
         with handed_over(engine, comfyui, cancel):
             yield
@@ -145,7 +145,7 @@ def _check(
     work: TrainingWork, path: Path, spec: TrainingSpec, trainer: str, digest: str
 ) -> dict[str, Any]:
     """Verify the file, write its metadata, and note that both are done."""
-    settings = work.rooms.settings
+    settings = work.resources.settings
     work.stages.at("checking")
     with work.context.timings.phase("checking"):
         alpha = spec.alpha if work.job.trainer == "kohya" else None
@@ -167,7 +167,7 @@ def _notes(
     described: dict[str, Any],
     checked: dict[str, Any],
 ) -> dict[str, Any]:
-    settings = work.rooms.settings
+    settings = work.resources.settings
     trained_with = report.settings_of(work.job, spec, trainer, settings.train_checkpoint)
     warning = trigger_warning(work.trigger, ordinary_words(settings.kohya_tokenizers))
     warnings = report.warnings_of(described["photos"], warning)

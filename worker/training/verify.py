@@ -66,13 +66,15 @@ class LoraCheck:
         }
 
 
-def verify(path: Path, expected: Expected, check: Callable[[], None] = lambda: None) -> LoraCheck:
+def verify(
+    path: Path, expected: Expected, check_cancelled: Callable[[], None] = lambda: None
+) -> LoraCheck:
     """Check a trained file.
 
     Args:
         path: a safetensors file.
         expected: rank, alpha and modules.
-        check: called between modules; what it raises ends the work.
+        check_cancelled: called between modules; what it raises ends the work.
 
     Raises:
         TrainingDiverged: a tensor is not finite.
@@ -83,13 +85,13 @@ def verify(path: Path, expected: Expected, check: Callable[[], None] = lambda: N
     _check_keys(file, modules, expected)
     norms, ranks, alphas = [], [], []
     for module in modules:
-        check()
+        check_cancelled()
         norm, rank = _norm_and_rank(file, module)
         norms.append(norm)
         ranks.append(rank)
         alphas.append(_alpha(file, module, expected.alpha))
     _check_rank(max(ranks), expected.rank)
-    _check_others(file, check)
+    _check_others(file, check_cancelled)
     learned = sum(norm > 0 for norm in norms)
     if learned <= _MOST * len(modules):
         raise TrainingFailed(
@@ -155,11 +157,11 @@ def _alpha(file: WeightsFile, module: str, expected: float | None) -> float:
     return found
 
 
-def _check_others(file: WeightsFile, check: Callable[[], None]) -> None:
+def _check_others(file: WeightsFile, check_cancelled: Callable[[], None]) -> None:
     """ComfyUI's trainer writes biases and norms as plain differences: they must be finite too."""
     for name in file.names:
         if not name.endswith((_UP, _DOWN, _ALPHA)):
-            check()
+            check_cancelled()
             _finite(file, name)
 
 

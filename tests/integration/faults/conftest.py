@@ -6,7 +6,7 @@ import pytest
 
 from local.registering import register_characters
 from local.stack import Stack
-from tests.integration.faults.rig import Rig, worker_rig
+from tests.integration.faults.platform_harness import PlatformHarness, open_platform
 
 
 @pytest.fixture(scope="session")
@@ -17,15 +17,15 @@ def stack() -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def worker(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def worker(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformHarness]:
     """A worker of image, video and characters jobs: two at a time."""
     tasks = {"WORKER_TASKS": "image,video,characters,health"}
-    with worker_rig(stack, tmp_path_factory.mktemp("faults"), settings=tasks) as rig:
-        yield rig
+    with open_platform(stack, tmp_path_factory.mktemp("faults"), settings=tasks) as harness:
+        yield harness
 
 
 @pytest.fixture
-def rig(worker: Rig) -> Iterator[Rig]:
+def harness(worker: PlatformHarness) -> Iterator[PlatformHarness]:
     """The worker, well, whatever the test before did to it; what a test armed must happen."""
     worker.make_well()
     yield worker

@@ -9,7 +9,7 @@ import pytest
 
 from local.registering import register_characters
 from local.stack import Stack
-from tests.integration.faults.rig import HANDLER, Rig, worker_rig
+from tests.integration.faults.platform_harness import HANDLER, PlatformHarness, open_platform
 
 DISK = "28m"
 MOUNT = f'mkdir -p "$WORK_DIR" && mount -t tmpfs -o size={DISK} none "$WORK_DIR" && exec "$@"'
@@ -30,35 +30,35 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def small(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+def small(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformHarness]:
     names = [f"small-{number}" for number in range(8)]
     register_characters(stack, names)  # 5.4 MB each
     register_characters(stack, ["large"], rank=6)  # 32 MB: never fits
     logs = tmp_path_factory.mktemp("disk")
     tasks = {"WORKER_TASKS": "image,health"}
-    with worker_rig(stack, logs, settings=tasks, argv=(*OWN_DISK, *HANDLER)) as rig:
-        yield rig
+    with open_platform(stack, logs, settings=tasks, argv=(*OWN_DISK, *HANDLER)) as harness:
+        yield harness
 
 
-def used(rig: Rig) -> float:
+def used(harness: PlatformHarness) -> float:
     """Share of the worker's disk, as the worker sees it."""
-    status = os.statvfs(f"/proc/{rig.platform.pid('local-1')}/root{rig.work}")
+    status = os.statvfs(f"/proc/{harness.platform.pid('local-1')}/root{harness.work}")
     return 1 - status.f_bavail / status.f_blocks
 
 
-def test_characters_beyond_the_disk_push_out_unused_ones(small: Rig) -> None:
+def test_characters_beyond_the_disk_push_out_unused_ones(small: PlatformHarness) -> None:
     for number in range(8):
         small.completed(small.image(character_id=f"small-{number}"))
     assert used(small) > 0.5
 
 
-def test_a_lora_larger_than_the_disk(small: Rig) -> None:
+def test_a_lora_larger_than_the_disk(small: PlatformHarness) -> None:
     output = small.failed(small.image(character_id="large"), "disk_full")
     assert output["retryable"] is True
     small.completed(small.image(character_id="small-0"))
 
 
-def test_outputs_take_the_room_of_unused_loras(small: Rig) -> None:
+def test_outputs_take_the_room_of_unused_loras(small: PlatformHarness) -> None:
     for number in range(5):
         small.completed(small.image(character_id=f"small-{number}"))
     before = used(small)

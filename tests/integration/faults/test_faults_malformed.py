@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local.s3 import S3Server
-from tests.integration.bench import Bench, settings_for
 from tests.integration.faults.hostile import CONTAINERS, SCALARS, VALID, mutants, nested
+from tests.integration.worker_harness import WorkerHarness, settings_for
 from worker.cancel import CancelToken
 from worker.contract import parse_job
 from worker.errors import ErrorCode, InvalidInput
@@ -35,19 +35,19 @@ fields = st.sampled_from(sorted({name for job in VALID for name in job}))
 
 
 @pytest.fixture(scope="module")
-def bench(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def harness(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerHarness]:
     folder = tmp_path_factory.mktemp("malformed")
     with Worker(settings_for(s3, folder, LOG_LEVEL="ERROR")) as worker:
         worker.wait_ready()
-        yield Bench(worker, folder)
+        yield WorkerHarness(worker, folder)
 
 
-def refused(bench: Bench, raw: Any) -> dict[str, Any]:
+def refused(harness: WorkerHarness, raw: Any) -> dict[str, Any]:
     """Run one job; whatever it is, the answer is whole and shows nothing of ours."""
-    result = bench.worker.run("malformed", raw, cancel=CancelToken(), send=lambda _update: None)
+    result = harness.worker.run("malformed", raw, cancel=CancelToken(), send=lambda _update: None)
     text = json.dumps(result)
     assert not OURS.search(text), text
-    assert str(bench.folder) not in text
+    assert str(harness.folder) not in text
     if "error" in result:
         assert result["code"] in CODES
         assert isinstance(result["retryable"], bool)
@@ -79,26 +79,26 @@ def malformed() -> Iterator[Any]:
     return (next(found) for _ in range(MALFORMED))
 
 
-def test_ten_thousand_malformed_jobs(bench: Bench) -> None:
-    before = bench.prompts_run()
+def test_ten_thousand_malformed_jobs(harness: WorkerHarness) -> None:
+    before = harness.prompts_run()
     descriptors = open_descriptors()
     kib = 0
     for number, raw in enumerate(malformed()):
-        result = refused(bench, raw)
+        result = refused(harness, raw)
         assert result["code"] == "invalid_input", (raw, result)
         assert result["field"]
         if number == MALFORMED // 5:
             kib = resident_kib()
     assert resident_kib() - kib < 20_000
     assert open_descriptors() <= descriptors
-    assert bench.leftovers() == []
-    assert bench.prompts_run() == before
+    assert harness.leftovers() == []
+    assert harness.prompts_run() == before
 
 
 @settings(max_examples=300, deadline=None)
 @given(raw=anything)
-def test_any_json_at_all(bench: Bench, raw: Any) -> None:
-    assert refused(bench, raw)["code"] == "invalid_input"
+def test_any_json_at_all(harness: WorkerHarness, raw: Any) -> None:
+    assert refused(harness, raw)["code"] == "invalid_input"
 
 
 @settings(max_examples=300, deadline=None)
@@ -111,13 +111,13 @@ def test_any_json_in_any_field(base: dict[str, Any], field: str, value: Any) -> 
 @pytest.mark.parametrize("where", ["prompt", "character_id", "workflow", "sampler", "trigger"])
 @pytest.mark.parametrize("value", SCALARS[:37], ids=lambda value: ascii(value)[:20])
 def test_hostile_values_that_are_jobs_run_or_are_refused(
-    bench: Bench, where: str, value: Any
+    harness: WorkerHarness, where: str, value: Any
 ) -> None:
     job = {"task": "image", "prompt": "x", "width": 256, "height": 256, "steps": 1, where: value}
-    refused(bench, job)
+    refused(harness, job)
 
 
-def test_bombs(bench: Bench) -> None:
+def test_bombs(harness: WorkerHarness) -> None:
     image = {"task": "image", "prompt": "x"}
     for raw in (
         *CONTAINERS,
@@ -128,7 +128,7 @@ def test_bombs(bench: Bench) -> None:
         image | {"init_image": {"base64": "A" * 41_000_000}},
         {"x" * 1_000_000: "y"},
     ):
-        assert refused(bench, raw)["code"] == "invalid_input"
+        assert refused(harness, raw)["code"] == "invalid_input"
 
 
 FORBIDDEN: Final = (
@@ -166,7 +166,7 @@ FORBIDDEN: Final = (
 
 
 @pytest.mark.parametrize("url", FORBIDDEN)
-def test_forbidden_addresses(bench: Bench, url: str) -> None:
+def test_forbidden_addresses(harness: WorkerHarness, url: str) -> None:
     job = {"task": "image", "prompt": "x", "init_image": {"url": url}}
-    result = refused(bench, job)
+    result = refused(harness, job)
     assert (result["code"], result["field"]) == ("source_forbidden", "init_image.url"), result

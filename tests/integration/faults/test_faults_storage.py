@@ -19,7 +19,7 @@ import pytest
 from local.faults import FaultProxy, Rule
 from local.s3 import S3Server
 from lora_registry.cache import LoraCache
-from tests.integration.bench import Bench, fetched, settings_for
+from tests.integration.worker_harness import WorkerHarness, fetched, settings_for
 from tests.loras import new_version, write_lora
 from worker.service import Worker
 
@@ -43,29 +43,29 @@ def proxy(s3: S3Server) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture(scope="module")
-def open_bench(
+def open_harness(
     s3: S3Server, proxy: FaultProxy, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Bench]:
+) -> Iterator[WorkerHarness]:
     folder = tmp_path_factory.mktemp("storage-faults")
     with Worker(settings_for(s3, folder, S3_ENDPOINT_URL=proxy.url)) as worker:
         worker.wait_ready()
-        yield Bench(worker, folder)
+        yield WorkerHarness(worker, folder)
 
 
 @pytest.fixture
-def bench(open_bench: Bench, proxy: FaultProxy) -> Iterator[Bench]:
+def harness(open_harness: WorkerHarness, proxy: FaultProxy) -> Iterator[WorkerHarness]:
     """A worker with a well bucket, before and after; no test may leave a file."""
-    yield open_bench
+    yield open_harness
     proxy.clear()
-    assert open_bench.leftovers() == []
-    assert "outputs" in open_bench.run(SMALL)
+    assert open_harness.leftovers() == []
+    assert "outputs" in open_harness.run(SMALL)
 
 
-def character(bench: Bench, name: str) -> str:
+def character(harness: WorkerHarness, name: str) -> str:
     """Register a character with a small LoRA that is nobody else's; the key of its weights."""
     seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-    path = write_lora(bench.folder / f"{name}.safetensors", seed=seed)
-    registry = bench.rooms.registry
+    path = write_lora(harness.folder / f"{name}.safetensors", seed=seed)
+    registry = harness.resources.registry
     registry.add_version(new_version(path, name, f"register-{name}"))
     return registry.resolve(name).key
 
@@ -95,11 +95,13 @@ def delivered(result: dict[str, Any]) -> None:
     ],
     ids=lambda rule: f"{rule.fault}-{rule.method}-{rule.path.strip('/')}-{rule.status}",
 )
-def test_a_passing_fault_costs_time_only(bench: Bench, proxy: FaultProxy, rule: Rule) -> None:
+def test_a_passing_fault_costs_time_only(
+    harness: WorkerHarness, proxy: FaultProxy, rule: Rule
+) -> None:
     name = f"passing-{rule.fault}-{rule.method}-{rule.status}".lower().replace("_", "-")
-    character(bench, f"{name}-{len(rule.path)}")
+    character(harness, f"{name}-{len(rule.path)}")
     rule = proxy.add(dataclasses.replace(rule))
-    delivered(bench.run(SMALL | {"character_id": f"{name}-{len(rule.path)}"}))
+    delivered(harness.run(SMALL | {"character_id": f"{name}-{len(rule.path)}"}))
     assert rule.hits == 2
 
 
@@ -112,68 +114,70 @@ def test_a_passing_fault_costs_time_only(bench: Bench, proxy: FaultProxy, rule: 
     ],
 )
 def test_a_lasting_fault_is_storage_unavailable(
-    bench: Bench, proxy: FaultProxy, method: str, path: str, code: str
+    harness: WorkerHarness, proxy: FaultProxy, method: str, path: str, code: str
 ) -> None:
     status, remedy = LASTING[code]
     name = f"lasting-{method}-{code}-{len(path)}".lower()
-    character(bench, name)
+    character(harness, name)
     proxy.add(Rule("error", method, path, times=FOR_EVER, status=status, code=code))
-    result = bench.run(SMALL | {"character_id": name}, job_id=name)
+    result = harness.run(SMALL | {"character_id": name}, job_id=name)
     assert result["code"] == "storage_unavailable", result
     assert remedy in result["error"]
     proxy.clear()
-    assert [key for key in bench.keys("") if f"/{name}/" in key and "outputs" in key] == []
+    assert [key for key in harness.keys("") if f"/{name}/" in key and "outputs" in key] == []
 
 
-def test_a_bucket_that_never_answers(bench: Bench, proxy: FaultProxy) -> None:
-    character(bench, "silent")
+def test_a_bucket_that_never_answers(harness: WorkerHarness, proxy: FaultProxy) -> None:
+    character(harness, "silent")
     for path in ("outputs/", "/loras/"):
         proxy.add(Rule("reset", "", path, times=FOR_EVER))
     started = time.monotonic()
-    result = bench.run(SMALL | {"character_id": "silent"})
+    result = harness.run(SMALL | {"character_id": "silent"})
     assert (result["code"], result["retryable"]) == ("storage_unavailable", True)
     assert time.monotonic() - started < 35
 
 
 @pytest.mark.parametrize("change", ["truncated", "swapped", "not a lora", "empty"])
-def test_a_lora_that_is_not_what_was_registered(bench: Bench, change: str) -> None:
+def test_a_lora_that_is_not_what_was_registered(harness: WorkerHarness, change: str) -> None:
     name = change.replace(" ", "-")
-    key = character(bench, name)
-    whole = bench.rooms.store.get(key).body
-    other = write_lora(bench.folder / "other.safetensors", seed=99).read_bytes()
+    key = character(harness, name)
+    whole = harness.resources.store.get(key).body
+    other = write_lora(harness.folder / "other.safetensors", seed=99).read_bytes()
     bodies = {"truncated": whole[:-1000], "swapped": other, "not a lora": b"x" * len(whole)}
-    bench.put(key, bodies.get(change, b""), "application/octet-stream")
-    before = bench.prompts_run()
-    assert bench.run(SMALL | {"character_id": name})["code"] == "lora_corrupt"
-    assert bench.prompts_run() == before
+    harness.put(key, bodies.get(change, b""), "application/octet-stream")
+    before = harness.prompts_run()
+    assert harness.run(SMALL | {"character_id": name})["code"] == "lora_corrupt"
+    assert harness.prompts_run() == before
 
 
-def test_a_lora_damaged_on_its_way(bench: Bench, proxy: FaultProxy) -> None:
-    character(bench, "damaged")
+def test_a_lora_damaged_on_its_way(harness: WorkerHarness, proxy: FaultProxy) -> None:
+    character(harness, "damaged")
     proxy.add(Rule("corrupt_reply", "GET", "/loras/", after=500))
-    before = bench.prompts_run()
-    assert bench.run(SMALL | {"character_id": "damaged"})["code"] == "lora_corrupt"
-    assert bench.prompts_run() == before
-    delivered(bench.run(SMALL | {"character_id": "damaged"}))
+    before = harness.prompts_run()
+    assert harness.run(SMALL | {"character_id": "damaged"})["code"] == "lora_corrupt"
+    assert harness.prompts_run() == before
+    delivered(harness.run(SMALL | {"character_id": "damaged"}))
 
 
-def test_a_lora_deleted_between_head_and_download(bench: Bench, proxy: FaultProxy) -> None:
-    key = character(bench, "deleted")
+def test_a_lora_deleted_between_head_and_download(
+    harness: WorkerHarness, proxy: FaultProxy
+) -> None:
+    key = character(harness, "deleted")
     held = proxy.add(Rule("delay", "GET", "/loras/", seconds=1.0))
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(bench.run, SMALL | {"character_id": "deleted"})
+        running = pool.submit(harness.run, SMALL | {"character_id": "deleted"})
         while held.hits == 0:
             time.sleep(0.01)
-        bench.rooms.store.delete(key)
+        harness.resources.store.delete(key)
         result = running.result(30)
     assert result["code"] == "version_not_found", result
 
 
-def test_two_jobs_for_one_lora_download_it_once(bench: Bench, proxy: FaultProxy) -> None:
-    key = character(bench, "shared")
+def test_two_jobs_for_one_lora_download_it_once(harness: WorkerHarness, proxy: FaultProxy) -> None:
+    key = character(harness, "shared")
     proxy.clear()
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(bench.run, SMALL | {"character_id": "shared"}) for _ in range(2)]
+        jobs = [pool.submit(harness.run, SMALL | {"character_id": "shared"}) for _ in range(2)]
     for job in jobs:
         delivered(job.result())
     name = key.rsplit("/", 1)[1]
@@ -191,19 +195,21 @@ class Weights:
     size: int
 
 
-def weights_in_bucket(bench: Bench, number: int) -> Weights:
-    body = write_lora(bench.folder / f"crowd-{number}.safetensors", seed=number).read_bytes()
+def weights_in_bucket(harness: WorkerHarness, number: int) -> Weights:
+    body = write_lora(harness.folder / f"crowd-{number}.safetensors", seed=number).read_bytes()
     digest = hashlib.sha256(body).hexdigest()
-    bench.put(f"characters/crowd-{number}/loras/{digest}", body, "application/octet-stream")
+    harness.put(f"characters/crowd-{number}/loras/{digest}", body, "application/octet-stream")
     key = f"characters/crowd-{number}/loras/{digest}"
     return Weights(f"crowd-{number}", "v1", key, digest, len(body))
 
 
-def test_two_hundred_characters_over_a_cache_of_ten(bench: Bench, proxy: FaultProxy) -> None:
+def test_two_hundred_characters_over_a_cache_of_ten(
+    harness: WorkerHarness, proxy: FaultProxy
+) -> None:
     with ThreadPoolExecutor(8) as pool:
-        crowd = list(pool.map(lambda number: weights_in_bucket(bench, number), range(200)))
-        folder = bench.folder / "small-cache"
-        cache = LoraCache(bench.rooms.store, folder, 10 * crowd[0].size)
+        crowd = list(pool.map(lambda number: weights_in_bucket(harness, number), range(200)))
+        folder = harness.folder / "small-cache"
+        cache = LoraCache(harness.resources.store, folder, 10 * crowd[0].size)
 
         def use(weights: Weights) -> None:
             with cache.lease(weights) as path:
@@ -218,19 +224,19 @@ def test_two_hundred_characters_over_a_cache_of_ten(bench: Bench, proxy: FaultPr
     assert len(list(folder.glob("*.safetensors"))) <= 10
 
 
-def test_a_full_disk_at_comfyuis_output(bench: Bench) -> None:
-    character(bench, "unused")
-    delivered(bench.run(SMALL | {"character_id": "unused"}))
-    bench.faults(disk_full=True)
-    delivered(bench.run(SMALL))  # in the room of the unused LoRA
-    bench.faults(disk_full=True)
-    result = bench.run(SMALL)  # nothing is left to give back
+def test_a_full_disk_at_comfyuis_output(harness: WorkerHarness) -> None:
+    character(harness, "unused")
+    delivered(harness.run(SMALL | {"character_id": "unused"}))
+    harness.faults(disk_full=True)
+    delivered(harness.run(SMALL))  # in the room of the unused LoRA
+    harness.faults(disk_full=True)
+    result = harness.run(SMALL)  # nothing is left to give back
     assert (result["code"], result["retryable"]) == ("disk_full", True)
-    delivered(bench.run(SMALL))
+    delivered(harness.run(SMALL))
 
 
-def test_a_result_never_shows_this_machine(bench: Bench, proxy: FaultProxy) -> None:
+def test_a_result_never_shows_this_machine(harness: WorkerHarness, proxy: FaultProxy) -> None:
     proxy.add(Rule("error", "PUT", "outputs/", times=FOR_EVER, status=500))
-    shown = json.dumps(bench.run(SMALL))
-    for secret in (str(Path.cwd()), str(bench.folder), "Traceback", "site-packages"):
+    shown = json.dumps(harness.run(SMALL))
+    for secret in (str(Path.cwd()), str(harness.folder), "Traceback", "site-packages"):
         assert secret not in shown

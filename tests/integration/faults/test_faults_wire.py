@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from tests.integration.faults.hostile import nested
-from tests.integration.faults.rig import Rig
+from tests.integration.faults.platform_harness import PlatformHarness
 
 pytestmark = pytest.mark.process
 
 IMAGE = {"task": "image", "prompt": "x"}
 
 
-def test_hostile_inputs_are_refused_and_the_worker_goes_on(rig: Rig) -> None:
-    before = rig.platform.pid("local-1")
+def test_hostile_inputs_are_refused_and_the_worker_goes_on(harness: PlatformHarness) -> None:
+    before = harness.platform.pid("local-1")
     inputs: tuple[Any, ...] = (
         "a string",
         [1, 2],
@@ -26,17 +26,17 @@ def test_hostile_inputs_are_refused_and_the_worker_goes_on(rig: Rig) -> None:
         IMAGE | {"params": nested(200)},
         {"task": "\U0001f600" * 2000},
     )
-    jobs = [rig.client.run(job_input) for job_input in inputs]
+    jobs = [harness.client.run(job_input) for job_input in inputs]
     for job_id in jobs:
-        output = rig.failed(job_id, "invalid_input")
+        output = harness.failed(job_id, "invalid_input")
         assert output["field"]
-        assert rig.objects(job_id) == []
-    rig.completed(rig.image(prompt="\U0001f600" * 2000 + " {{}} ../ {trigger}"))
-    assert rig.platform.pid("local-1") == before
+        assert harness.objects(job_id) == []
+    harness.completed(harness.image(prompt="\U0001f600" * 2000 + " {{}} ../ {trigger}"))
+    assert harness.platform.pid("local-1") == before
 
 
-def test_an_errors_words_are_the_platforms_error(rig: Rig) -> None:
-    status = rig.finished(rig.client.run(IMAGE | {"steps": 101}))
+def test_an_errors_words_are_the_platforms_error(harness: PlatformHarness) -> None:
+    status = harness.finished(harness.client.run(IMAGE | {"steps": 101}))
     assert status["error"] == "steps: must be a whole number from 1 to 100."
     assert status["output"]["retryable"] is False
     assert "Traceback" not in str(status)

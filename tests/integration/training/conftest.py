@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from local.s3 import S3Server
-from tests.integration.bench import settings_for
-from tests.integration.training.studio import STAND_IN, Studio, make_tokenizers
+from tests.integration.training.training_harness import STAND_IN, TrainingHarness, make_tokenizers
+from tests.integration.worker_harness import settings_for
 from tests.specs import small_spec
 from worker.service import Worker
 from worker.training.kohya_command import KohyaOptions
@@ -51,24 +51,28 @@ def kohya(tmp_path: Path) -> KohyaOptions:
 
 
 @pytest.fixture(scope="session")
-def open_studio(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def open_harness(
+    s3: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TrainingHarness]:
     """One worker that trains with the stand-in, for all tests of the branch."""
-    folder = tmp_path_factory.mktemp("studio")
+    folder = tmp_path_factory.mktemp("harness")
     tokenizers = make_tokenizers(folder)
     settings = settings_for(s3, folder, KOHYA_DIR=str(STAND_IN), KOHYA_TOKENIZERS=str(tokenizers))
     with Worker(settings) as worker:
         worker.wait_ready()
-        yield Studio(worker, folder)
+        yield TrainingHarness(worker, folder)
 
 
 @pytest.fixture
-def studio(open_studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Iterator[Studio]:
+def harness(
+    open_harness: TrainingHarness, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TrainingHarness]:
     """That worker without faults; a job must leave neither file nor process behind."""
-    monkeypatch.setenv("KOHYA_FAULTS", str(open_studio.kohya_faults))
-    open_studio.kohya_faults.unlink(missing_ok=True)
-    open_studio.no_faults()
-    yield open_studio
-    open_studio.no_faults()
-    assert open_studio.leftovers() == []
-    assert not [*open_studio.trainings.glob("*")]
-    assert open_studio.rooms.engine.alive
+    monkeypatch.setenv("KOHYA_FAULTS", str(open_harness.kohya_faults))
+    open_harness.kohya_faults.unlink(missing_ok=True)
+    open_harness.no_faults()
+    yield open_harness
+    open_harness.no_faults()
+    assert open_harness.leftovers() == []
+    assert not [*open_harness.trainings.glob("*")]
+    assert open_harness.resources.engine.alive

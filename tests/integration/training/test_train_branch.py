@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from tests.integration.bench import fetched, graph_of, picture
-from tests.integration.training.studio import Studio, photo
+from tests.integration.training.training_harness import TrainingHarness, photo
+from tests.integration.worker_harness import fetched, graph_of, picture
 from worker import train
 from worker.cancel import CancelToken
 from worker.contract import TrainJob, parse_job
 from worker.errors import EngineCrashed
 from worker.progress import Progress
-from worker.rooms import JobContext
+from worker.resources import JobContext
 from worker.training.preparation import TrainingWork
 from worker.training.production import train_character
 from worker.training.stages import TrainingStages
@@ -59,15 +59,15 @@ def outputs(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {output["kind"]: output for output in result["outputs"]}
 
 
-def versions(studio: Studio, character_id: str) -> list[str]:
-    return studio.keys(f"characters/{character_id}/versions/")
+def versions(harness: TrainingHarness, character_id: str) -> list[str]:
+    return harness.keys(f"characters/{character_id}/versions/")
 
 
-def test_photos_become_a_character(studio: Studio) -> None:
-    images = [*studio.photos(), {"key": "inputs/photos/0.jpg"}, {"key": "inputs/none.jpg"}]
-    images[1]["caption"] = "reading on a bench"
-    result = studio.run(
-        studio.job("mira", images=images, name="Mira", preview_prompts=None), job_id="first"
+def test_photos_become_a_character(harness: TrainingHarness) -> None:
+    images = [*harness.photos(), {"key": "inputs/photos/0.jpg"}, {"key": "inputs/none.jpg"}]
+    images[1]["caption"] = "reading on a harness"
+    result = harness.run(
+        harness.job("mira", images=images, name="Mira", preview_prompts=None), job_id="first"
     )
     character = result["character"]
     assert (character["name"], character["active"]) == ("Mira", True)
@@ -78,19 +78,19 @@ def test_photos_become_a_character(studio: Studio) -> None:
     assert "rejected" not in kinds[:6]
     captions = [each.get("caption") for each in result["dataset"]["photos"]]
     trigger = character["trigger"]
-    assert captions[:2] == [f"{trigger} person", f"{trigger} person, reading on a bench"]
+    assert captions[:2] == [f"{trigger} person", f"{trigger} person, reading on a harness"]
     assert any("rejected" in warning for warning in result["warnings"])
 
-    check_weights(studio, result)
+    check_weights(harness, result)
     check_pictures(result)
     report = json.loads(fetched(result["manifest"]["url"]))
     assert "http" not in json.dumps(report)
     assert report["check"] == result["check"]
 
 
-def check_weights(studio: Studio, result: dict[str, Any]) -> None:
+def check_weights(harness: TrainingHarness, result: dict[str, Any]) -> None:
     found = outputs(result)
-    weights = studio.folder / "fetched.safetensors"
+    weights = harness.folder / "fetched.safetensors"
     weights.write_bytes(fetched(found["lora"]["url"]))
     with safe_open(weights, framework="numpy") as opened:
         metadata = opened.metadata()
@@ -109,24 +109,24 @@ def check_pictures(result: dict[str, Any]) -> None:
     assert all(each["difference"] > 0 for each in result["previews"]["pictures"])
 
 
-def test_the_next_job_uses_it_without_a_restart(studio: Studio) -> None:
-    generation = studio.rooms.engine.generation
-    trained = studio.run(studio.job("vera"))["character"]
+def test_the_next_job_uses_it_without_a_restart(harness: TrainingHarness) -> None:
+    generation = harness.resources.engine.generation
+    trained = harness.run(harness.job("vera"))["character"]
     small = {"prompt": "x", "steps": 1, "width": 256, "height": 256}
-    image = studio.run({"task": "image", "character_id": "vera", **small})
+    image = harness.run({"task": "image", "character_id": "vera", **small})
     assert image["character"]["version"] == trained["version"]
     graph = graph_of(picture(image["outputs"][0]["url"]))
     assert trained["trigger"] in graph["6"]["inputs"]["text"]
-    assert studio.rooms.engine.generation == generation
+    assert harness.resources.engine.generation == generation
 
 
-def test_progress_covers_the_whole_job(studio: Studio) -> None:
+def test_progress_covers_the_whole_job(harness: TrainingHarness) -> None:
     recorder = Recorder()
-    context = JobContext("progress", CancelToken(), recorder, studio.folder / "job")
+    context = JobContext("progress", CancelToken(), recorder, harness.folder / "job")
     context.folder.mkdir()
-    job = parse_job(studio.job("progress"))
+    job = parse_job(harness.job("progress"))
     assert isinstance(job, TrainJob)
-    train.run(job, studio.rooms, context)
+    train.run(job, harness.resources, context)
     assert list(dict.fromkeys(recorder.stages)) == STAGES
     assert recorder.percents == sorted(recorder.percents)
     assert recorder.percents[-1] == 100
@@ -134,9 +134,9 @@ def test_progress_covers_the_whole_job(studio: Studio) -> None:
     assert min(recorder.etas) == 0
 
 
-def test_an_archive_trained_by_comfyui(studio: Studio) -> None:
-    job = studio.job("archie", archive=studio.archive(), trainer="comfyui", rank=2, steps=4)
-    result = studio.run(job)
+def test_an_archive_trained_by_comfyui(harness: TrainingHarness) -> None:
+    job = harness.job("archie", archive=harness.archive(), trainer="comfyui", rank=2, steps=4)
+    result = harness.run(job)
     found = outputs(result)
     assert result["dataset"]["photos"][0]["name"] == "set/0.jpg"
     assert result["dataset"]["photos"][0]["caption"].endswith(", standing by a window")
@@ -147,29 +147,29 @@ def test_an_archive_trained_by_comfyui(studio: Studio) -> None:
     assert result["previews"]["status"] == "done"
 
 
-def test_comfyui_out_of_memory_is_tried_again(studio: Studio) -> None:
-    studio.faults(oom_at_node="TrainLoraNode")
-    result = studio.run(studio.job("oomy", trainer="comfyui", steps=2, batch_size=2))
+def test_comfyui_out_of_memory_is_tried_again(harness: TrainingHarness) -> None:
+    harness.faults(oom_at_node="TrainLoraNode")
+    result = harness.run(harness.job("oomy", trainer="comfyui", steps=2, batch_size=2))
     assert "error" not in result, result
 
 
-def test_comfyui_that_dies_training_is_ready_for_the_next_job(studio: Studio) -> None:
-    studio.faults(crash_at="executing:TrainLoraNode")
-    result = studio.run(studio.job("crashy", trainer="comfyui", steps=4))
+def test_comfyui_that_dies_training_is_ready_for_the_next_job(harness: TrainingHarness) -> None:
+    harness.faults(crash_at="executing:TrainLoraNode")
+    result = harness.run(harness.job("crashy", trainer="comfyui", steps=4))
     assert result["code"] == "engine_crashed"
-    assert studio.rooms.comfyui.system_stats()
-    assert studio.keys("characters/crashy/") == []
+    assert harness.resources.comfyui.system_stats()
+    assert harness.keys("characters/crashy/") == []
 
 
-def test_too_few_photos(studio: Studio) -> None:
+def test_too_few_photos(harness: TrainingHarness) -> None:
     small = photo(50, (300, 300))
-    studio.put("inputs/small.jpg", small, "image/jpeg")
-    images = [*studio.photos(4), {"key": "inputs/small.jpg"}]
-    result = studio.run(studio.job("nobody", images=images))
+    harness.put("inputs/small.jpg", small, "image/jpeg")
+    images = [*harness.photos(4), {"key": "inputs/small.jpg"}]
+    result = harness.run(harness.job("nobody", images=images))
     assert result["code"] == "dataset_rejected"
     verdicts = [each["verdict"] for each in result["details"]["photos"]]
     assert verdicts.count("rejected") == 1
-    assert studio.keys("characters/nobody/") == []
+    assert harness.keys("characters/nobody/") == []
 
 
 @pytest.mark.parametrize(
@@ -182,28 +182,32 @@ def test_too_few_photos(studio: Studio) -> None:
         (["disk_full@5"], "disk_full"),
     ],
 )
-def test_a_failed_training_leaves_nothing(studio: Studio, faults: list[str], code: str) -> None:
-    studio.rooms.loras.make_room(10**12)  # a full disk is tried again only where this gives some
-    studio.trainer_starts(*faults)
-    result = studio.run(studio.job("failed", batch_size=2))
+def test_a_failed_training_leaves_nothing(
+    harness: TrainingHarness, faults: list[str], code: str
+) -> None:
+    harness.resources.loras.free_space(
+        10**12
+    )  # a full disk is tried again only where this gives some
+    harness.trainer_starts(*faults)
+    result = harness.run(harness.job("failed", batch_size=2))
     assert result["code"] == code, result
-    assert str(studio.folder) not in json.dumps(result)
-    assert studio.keys("characters/failed/") == []
-    assert studio.starts_left() == []
-    studio.rooms.engine.wait_ready()
+    assert str(harness.folder) not in json.dumps(result)
+    assert harness.keys("characters/failed/") == []
+    assert harness.starts_left() == []
+    harness.resources.engine.wait_ready()
 
 
 def test_a_cancelled_training_leaves_nothing(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    harness: TrainingHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KOHYA_STEP_S", "0.05")
     cancel = CancelToken()
     done: list[dict[str, Any]] = []
-    job = studio.job("stopped", steps=10_000)
-    thread = threading.Thread(target=lambda: done.append(studio.run(job, cancel=cancel)))
+    job = harness.job("stopped", steps=10_000)
+    thread = threading.Thread(target=lambda: done.append(harness.run(job, cancel=cancel)))
     thread.start()
     deadline = time.monotonic() + 30
-    while not any(update.get("step", 0) >= 3 for update in studio.updates):
+    while not any(update.get("step", 0) >= 3 for update in harness.updates):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     asked = time.monotonic()
@@ -211,7 +215,7 @@ def test_a_cancelled_training_leaves_nothing(
     thread.join(20)
     assert time.monotonic() - asked < 5
     assert done[0]["code"] == "cancelled"
-    assert studio.keys("characters/stopped/") == []
+    assert harness.keys("characters/stopped/") == []
 
 
 @pytest.mark.parametrize(
@@ -224,112 +228,114 @@ def test_a_cancelled_training_leaves_nothing(
     ],
 )
 def test_previews_that_fail_do_not_cost_the_character(
-    studio: Studio, fault: dict[str, Any]
+    harness: TrainingHarness, fault: dict[str, Any]
 ) -> None:
-    studio.faults(**fault, times=100)
-    result = studio.run(studio.job("plain"))
+    harness.faults(**fault, times=100)
+    result = harness.run(harness.job("plain"))
     assert "error" not in result, result
     found = outputs(result)
     assert result["previews"]["status"] == "failed"
     assert result["previews"]["problem"]
     assert "sheet" not in found
-    assert studio.rooms.registry.get("plain").active is not None
+    assert harness.resources.registry.get("plain").active is not None
 
 
-def test_the_same_job_again_is_answered_and_not_trained(studio: Studio) -> None:
-    job = studio.job("again")
-    first = studio.run(job, job_id="once")
-    studio.trainer_starts("crash@1")
-    second = studio.run(job, job_id="once")
-    assert studio.starts_left() == ["crash@1"]
+def test_the_same_job_again_is_answered_and_not_trained(harness: TrainingHarness) -> None:
+    job = harness.job("again")
+    first = harness.run(job, job_id="once")
+    harness.trainer_starts("crash@1")
+    second = harness.run(job, job_id="once")
+    assert harness.starts_left() == ["crash@1"]
     same = ("character", "dataset", "training", "check", "previews", "warnings", "seed")
     assert {name: first[name] for name in same} == {name: second[name] for name in same}
     assert [o["key"] for o in first["outputs"]] == [o["key"] for o in second["outputs"]]
-    assert len(versions(studio, "again")) == 1
-    assert studio.rooms.registry.get("again").revision == 1
+    assert len(versions(harness, "again")) == 1
+    assert harness.resources.registry.get("again").revision == 1
 
 
-def test_a_second_job_makes_a_second_version(studio: Studio) -> None:
-    one = studio.run(studio.job("twice", trigger="zqvkmr"), job_id="one")
-    two = studio.run(studio.job("twice", activate=False), job_id="two")
-    assert len(versions(studio, "twice")) == 2
+def test_a_second_job_makes_a_second_version(harness: TrainingHarness) -> None:
+    one = harness.run(harness.job("twice", trigger="zqvkmr"), job_id="one")
+    two = harness.run(harness.job("twice", activate=False), job_id="two")
+    assert len(versions(harness, "twice")) == 2
     assert two["character"]["active"] is False
     assert two["character"]["trigger"] == "zqvkmr"
-    head = studio.rooms.registry.get("twice")
+    head = harness.resources.registry.get("twice")
     assert head.active is not None
     assert head.active.id == one["character"]["version"]
 
 
-def test_a_deleted_character_is_refused_before_anything_is_trained(studio: Studio) -> None:
-    studio.run(studio.job("gone"))
-    studio.rooms.registry.delete("gone")
-    studio.trainer_starts("none")
-    assert studio.run(studio.job("gone"))["code"] == "character_not_found"
-    assert studio.starts_left() == ["none"]
+def test_a_deleted_character_is_refused_before_anything_is_trained(
+    harness: TrainingHarness,
+) -> None:
+    harness.run(harness.job("gone"))
+    harness.resources.registry.delete("gone")
+    harness.trainer_starts("none")
+    assert harness.run(harness.job("gone"))["code"] == "character_not_found"
+    assert harness.starts_left() == ["none"]
 
 
 class Died:
     """Runs part of a job and then stops, as a worker does that is killed."""
 
-    def __init__(self, studio: Studio, character_id: str) -> None:
-        self.studio = studio
-        self.raw = studio.job(character_id)
+    def __init__(self, harness: TrainingHarness, character_id: str) -> None:
+        self.harness = harness
+        self.raw = harness.job(character_id)
         job = parse_job(self.raw)
         assert isinstance(job, TrainJob)
         self.job_id = f"{character_id}-job"
-        folder = studio.folder / self.job_id
+        folder = harness.folder / self.job_id
         folder.mkdir()
         cancel, progress = CancelToken(), Progress(lambda _: None)
         context = JobContext(self.job_id, cancel, progress, folder)
-        training = TrainingFolder(studio.trainings, self.job_id)
+        training = TrainingFolder(harness.trainings, self.job_id)
         training.__enter__()  # and never left: nobody cleans up behind a killed process
         stages = TrainingStages(progress)
-        self.work = TrainingWork(job, "zqvkmr", studio.rooms, context, training, stages)
+        self.work = TrainingWork(job, "zqvkmr", harness.resources, context, training, stages)
 
     def retry(self) -> dict[str, Any]:
         """The job again, with a trainer that must not be started."""
-        self.studio.trainer_starts("crash@1")
-        result = self.studio.run(self.raw, job_id=self.job_id)
-        assert self.studio.starts_left() == ["crash@1"]
-        assert len(versions(self.studio, result["character"]["character_id"])) == 1
+        self.harness.trainer_starts("crash@1")
+        result = self.harness.run(self.raw, job_id=self.job_id)
+        assert self.harness.starts_left() == ["crash@1"]
+        assert len(versions(self.harness, result["character"]["character_id"])) == 1
         return result
 
 
-def test_a_worker_that_died_after_the_training(studio: Studio) -> None:
-    died = Died(studio, "trained")
+def test_a_worker_that_died_after_the_training(harness: TrainingHarness) -> None:
+    died = Died(harness, "trained")
     train_character(died.work)
     result = died.retry()
     assert set(outputs(result)) == {"lora", "curve", "sheet", "report"}
 
 
-def test_a_worker_that_died_after_the_registration(studio: Studio) -> None:
-    died = Died(studio, "registered")
+def test_a_worker_that_died_after_the_registration(harness: TrainingHarness) -> None:
+    died = Died(harness, "registered")
     train._register(died.work, train_character(died.work))
     died.work.folder.__exit__(None, None, None)  # another worker has none of these files
     result = died.retry()
     assert result["dataset"]["digest"]
     curve = Image.open(io.BytesIO(fetched(outputs(result)["curve"]["url"])))
     assert (38, 96, 190) in {colour for _, colour in curve.getcolors(2**20) or []}
-    assert not [key for key in studio.keys("characters/registered/") if "notes" in key]
+    assert not [key for key in harness.keys("characters/registered/") if "notes" in key]
 
 
-def test_a_worker_that_died_between_version_and_head(studio: Studio) -> None:
-    died = Died(studio, "headless")
+def test_a_worker_that_died_between_version_and_head(harness: TrainingHarness) -> None:
+    died = Died(harness, "headless")
     train._register(died.work, train_character(died.work))
     died.work.folder.__exit__(None, None, None)
-    studio.rooms.store.delete("characters/headless/character.json")
+    harness.resources.store.delete("characters/headless/character.json")
     result = died.retry()
     assert result["character"]["active"] is True
 
 
-def test_a_worker_that_died_in_the_middle_of_the_training(studio: Studio) -> None:
-    died = Died(studio, "half")
-    studio.trainer_starts("kill@6", "kill@6", "kill@6")
+def test_a_worker_that_died_in_the_middle_of_the_training(harness: TrainingHarness) -> None:
+    died = Died(harness, "half")
+    harness.trainer_starts("kill@6", "kill@6", "kill@6")
     with pytest.raises(EngineCrashed):
         train_character(died.work)
     recorder = Recorder()
-    context = JobContext(died.job_id, CancelToken(), recorder, studio.folder / died.job_id)
-    train.run(died.work.job, studio.rooms, context)
+    context = JobContext(died.job_id, CancelToken(), recorder, harness.folder / died.job_id)
+    train.run(died.work.job, harness.resources, context)
     assert recorder.steps[0] == 4  # the state saved before the kill; not from the beginning
     assert recorder.steps[-1] == 8
     assert recorder.stages.count("photos") == 0

@@ -306,7 +306,7 @@ def test_a_waiters_own_check_is_honoured(memory: MemoryStore, folder: Path, make
     cache = LoraCache(memory, folder, BIG)
     asked = []
 
-    def check() -> None:
+    def check_cancelled() -> None:
         asked.append(1)
         if len(asked) > 2:
             raise Ended
@@ -315,7 +315,7 @@ def test_a_waiters_own_check_is_honoured(memory: MemoryStore, folder: Path, make
         exclusive(folder / ".cache" / f"{version.sha256}.lock", timeout_s=1),
         pytest.raises(Ended),
     ):
-        cache.ensure(version, check)
+        cache.ensure(version, check_cancelled)
     assert len(asked) == 3
     cache.ensure(version)
 

@@ -300,6 +300,6 @@ def test_a_long_look_can_be_ended(tmp_path: Path) -> None:
 
     file = write_lora(tmp_path / "lora")
     with pytest.raises(Ended):
-        check_finite(file, read_header(file), check=end)
+        check_finite(file, read_header(file), check_cancelled=end)
     with pytest.raises(Ended):
-        sha256_of(file, check=end)
+        sha256_of(file, check_cancelled=end)

@@ -97,7 +97,12 @@ def fetch(
     sink = io.BytesIO()
     http = http or PublicHttp(resolve=to_loopback, permitted=loopback_or_public)
     size = http.fetch(
-        url, sink, field="image.url", max_bytes=max_bytes, timeout_s=timeout_s, check=check
+        url,
+        sink,
+        field="image.url",
+        max_bytes=max_bytes,
+        timeout_s=timeout_s,
+        check_cancelled=check,
     )
     assert size == len(sink.getvalue())
     return sink.getvalue()

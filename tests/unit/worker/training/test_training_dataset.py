@@ -54,10 +54,10 @@ class FolderReader:
         *,
         field: str,
         max_bytes: int,
-        check: Check | None = None,
+        check_cancelled: Check | None = None,
     ) -> int:
-        if check is not None:
-            check()
+        if check_cancelled is not None:
+            check_cancelled()
         if self.meet:
             self._together.wait()
         name = source.key or ""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from local.stack import ROOT
-from tests.integration.bench import Bench
+from tests.integration.worker_harness import WorkerHarness
 from worker.service import Worker
 
 STAND_IN = ROOT / "local" / "kohya"
@@ -34,8 +34,8 @@ def photo(seed: int, size: tuple[int, int] = (560, 640), image_format: str = "JP
     return body.getvalue()
 
 
-class Studio(Bench):
-    """A bench with photos in its bucket and faults in its trainer."""
+class TrainingHarness(WorkerHarness):
+    """A harness with photos in its bucket and faults in its trainer."""
 
     def __init__(self, worker: Worker, folder: Path) -> None:
         super().__init__(worker, folder)

@@ -1,4 +1,4 @@
-"""A whole worker on the local stack, as tests talk to it: real rooms, the stand-in ComfyUI."""
+"""A whole worker on the local stack, as tests talk to it: real resources, the stand-in ComfyUI."""
 
 import dataclasses
 import io
@@ -35,7 +35,7 @@ def settings_for(s3: S3Server, folder: Path, **changes: str) -> Settings:
         "S3_ACCESS_KEY_ID": s3.access_key_id,
         "S3_SECRET_ACCESS_KEY": s3.secret_access_key,
         "S3_ADDRESSING_STYLE": "path",
-        "S3_PREFIX": f"bench-{uuid.uuid4().hex}",
+        "S3_PREFIX": f"harness-{uuid.uuid4().hex}",
         "WORK_DIR": str(folder / "work"),
         "MODELS_DIR": str(folder / "models"),
         "COMFYUI_DIR": str(STAND_IN),
@@ -43,12 +43,12 @@ def settings_for(s3: S3Server, folder: Path, **changes: str) -> Settings:
     return Settings.from_environment(given | changes)
 
 
-class Bench:
+class WorkerHarness:
     """One open worker and shortcuts around it."""
 
     def __init__(self, worker: Worker, folder: Path) -> None:
         self.worker = worker
-        self.rooms = worker.rooms
+        self.resources = worker.resources
         self.folder = folder
         self.updates: list[dict[str, Any]] = []
 
@@ -79,30 +79,32 @@ class Bench:
             facts=inspect(path),
             trigger=trigger,
         )
-        return self.rooms.registry.add_version(new).id
+        return self.resources.registry.add_version(new).id
 
     def put(self, key: str, body: bytes, content_type: str = "image/png") -> None:
         """Put an object into the worker's bucket."""
-        self.rooms.store.put(key, body, content_type)
+        self.resources.store.put(key, body, content_type)
 
     def keys(self, prefix: str) -> list[str]:
         """The keys below a prefix."""
-        return [info.key for info in self.rooms.store.list(prefix)]
+        return [info.key for info in self.resources.store.list(prefix)]
 
     def faults(self, **faults: Any) -> None:
         """Switch faults of the stand-in on."""
-        url = f"{self.rooms.engine.url}/stand-in/faults"
+        url = f"{self.resources.engine.url}/stand-in/faults"
         requests.post(url, json=faults, timeout=5).raise_for_status()
 
     def no_faults(self) -> None:
         """Switch all of them off."""
-        requests.delete(f"{self.rooms.engine.url}/stand-in/faults", timeout=5).raise_for_status()
+        requests.delete(
+            f"{self.resources.engine.url}/stand-in/faults", timeout=5
+        ).raise_for_status()
 
     def prompts_run(self) -> int:
         """How many prompts the stand-in has had: the proof that a GPU was touched, or was not."""
-        while any(requests.get(f"{self.rooms.engine.url}/queue", timeout=5).json().values()):
+        while any(requests.get(f"{self.resources.engine.url}/queue", timeout=5).json().values()):
             time.sleep(0.01)  # a prompt leaves the queue when it enters history, a little late
-        return len(requests.get(f"{self.rooms.engine.url}/history", timeout=5).json())
+        return len(requests.get(f"{self.resources.engine.url}/history", timeout=5).json())
 
     def leftovers(self) -> list[Path]:
         """Files that a job should have taken away: temporary ones, inputs, outputs."""
@@ -147,6 +149,6 @@ def png(width: int = 640, height: int = 480, colour: str = "teal") -> bytes:
     return buffer.getvalue()
 
 
-def with_sources_from(bench: Bench, sources: Any) -> None:
+def with_sources_from(harness: WorkerHarness, sources: Any) -> None:
     """Give the worker another reader of sources: one that may fetch from loopback."""
-    bench.worker.rooms = dataclasses.replace(bench.worker.rooms, sources=sources)
+    harness.worker.resources = dataclasses.replace(harness.worker.resources, sources=sources)

@@ -28,7 +28,7 @@ WORKER: Final = "local-1"
 HANDLER: Final = (sys.executable, "-u", str(ROOT / "handler.py"))
 
 
-class Rig:
+class PlatformHarness:
     """One worker, its platform, its ComfyUI and its bucket, with what a test does to them."""
 
     def __init__(
@@ -193,13 +193,13 @@ def faults_file(logs: Path) -> Path:
 
 
 @contextmanager
-def worker_rig(
+def open_platform(
     stack: Stack,
     logs: Path,
     *,
     settings: Mapping[str, str],
     argv: tuple[str, ...] = HANDLER,
-) -> Iterator[Rig]:
+) -> Iterator[PlatformHarness]:
     """A worker that takes jobs when the block begins, and reaches its bucket by a proxy."""
     port = free_ports(1)[0]
     with FaultProxy(stack.s3.endpoint_url) as proxy:
@@ -222,9 +222,9 @@ def worker_rig(
         )
         options = PlatformOptions(pods=pods, policy=Policy(execution_timeout_s=30))
         with running(options) as platform:
-            rig = Rig(stack, platform, proxy, port, logs)
-            rig.completed(rig.image(), timeout_s=60)
-            yield rig
+            harness = PlatformHarness(stack, platform, proxy, port, logs)
+            harness.completed(harness.image(), timeout_s=60)
+            yield harness
 
 
 def eventually(condition: Callable[[], bool], within_s: float) -> bool:

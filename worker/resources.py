@@ -1,4 +1,4 @@
-"""What a branch is handed: the rooms of this worker, and the job it runs in."""
+"""What a branch is handed: the resources of this worker, and the job it runs in."""
 
 import contextlib
 import time
@@ -21,7 +21,7 @@ from workflows.library import Library
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class Resources:
     """Every resource of the worker; `worker.service` owns them, branches only use them.
 
     `pool` runs transfers; a task of the pool never waits for another task of the pool.
