@@ -1,6 +1,6 @@
 """Where things lie in the bucket, and how identifiers look.
 
-    characters/{id}/character.json                    the head
+    characters/{id}/character.json                    the record
     characters/{id}/versions/{version}.json           one per LoRA, immutable
     characters/{id}/loras/{sha256}.safetensors        weights, immutable, addressed by content
     characters/{id}/training/{version}/…              what a training leaves beside its weights
@@ -56,7 +56,7 @@ def is_character_id(name: str) -> bool:
     return _CHARACTER_ID.fullmatch(name) is not None
 
 
-def head_key(character_id: str) -> str:
+def record_key(character_id: str) -> str:
     """The one mutable object of a character."""
     return f"{CHARACTERS}{checked_character_id(character_id)}/character.json"
 

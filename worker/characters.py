@@ -3,7 +3,7 @@
 from typing import Any
 
 from lora_registry import inspection, tensorfile
-from lora_registry.character import CharacterHead
+from lora_registry.character import CharacterRecord
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
@@ -22,7 +22,7 @@ def run(job: CharactersJob, resources: Resources, context: JobContext) -> dict[s
 
 def _changed(
     job: CharactersJob, character_id: str, resources: Resources, context: JobContext
-) -> CharacterHead:
+) -> CharacterRecord:
     registry, job_id = resources.registry, context.job_id
     match job.action:
         case "activate":
@@ -58,7 +58,7 @@ def _get(character_id: str, resources: Resources) -> dict[str, Any]:
 
 def _register(
     job: CharactersJob, character_id: str, resources: Resources, context: JobContext
-) -> CharacterHead:
+) -> CharacterRecord:
     """Fetch the LoRA, look into it, and add it as a version."""
     if job.source is None:
         raise InvalidInput("source: is required.", field="source")

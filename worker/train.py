@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from lora_registry import inspection
-from lora_registry.character import CharacterHead, CharacterVersion
+from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
 from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
@@ -41,7 +41,7 @@ def run(job: TrainJob, resources: Resources, context: JobContext) -> dict[str, A
     return delivery.deliver(job, version, resources, context, stages)
 
 
-def _head(character_id: str, resources: Resources) -> CharacterHead | None:
+def _head(character_id: str, resources: Resources) -> CharacterRecord | None:
     """The character as it is; a deleted one is refused before anything is trained."""
     try:
         return resources.registry.get(character_id)

@@ -30,7 +30,7 @@ from worker.sources.public_address import (
     is_public,
     parse_url,
 )
-from worker.storage.parts import Check, Parts
+from worker.storage.transfer_pool import CheckCancelled, TransferPool
 
 Resolve = Callable[[str, int], Sequence[Address]]
 
@@ -81,7 +81,7 @@ class PublicHttp:
         field: str,
         max_bytes: int,
         timeout_s: float,
-        check_cancelled: Check | None = None,
+        check_cancelled: CheckCancelled | None = None,
     ) -> int:
         """Write the body of a 200 answer to `sink`; returns its size in bytes.
 
@@ -98,8 +98,8 @@ class PublicHttp:
             SourceUnreachable: no answer in time, another status, too large, or cut short.
         """
         exchange = _Exchange(self, field, max_bytes, Deadline(timeout_s))
-        with Parts(1, partial(exchange.watch, check_cancelled)) as parts:
-            [size] = parts.run([partial(exchange.run, url, sink)])
+        with TransferPool(1, partial(exchange.watch, check_cancelled)) as pool:
+            [size] = pool.run([partial(exchange.run, url, sink)])
         return size
 
     def addresses(self, target: Target) -> Sequence[Address]:
@@ -125,7 +125,7 @@ class _Exchange:
         self._connection: HTTPConnection | None = None
         self._ended = False
 
-    def watch(self, check_cancelled: Check | None) -> None:
+    def watch(self, check_cancelled: CheckCancelled | None) -> None:
         """Raise when time is up or `check_cancelled` says so; the thread then ends."""
         try:
             if check_cancelled is not None:

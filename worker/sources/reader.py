@@ -14,7 +14,7 @@ from worker.contract import Source
 from worker.errors import InvalidInput, SourceForbidden, SourceUnreachable
 from worker.sources.public_http import PublicHttp
 from worker.storage import ObjectStore
-from worker.storage.parts import Check
+from worker.storage.transfer_pool import CheckCancelled
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int | None = None,
-        check_cancelled: Check | None = None,
+        check_cancelled: CheckCancelled | None = None,
     ) -> bytes:
         """The bytes of a source.
 
@@ -88,7 +88,7 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int,
-        check_cancelled: Check | None = None,
+        check_cancelled: CheckCancelled | None = None,
     ) -> int:
         """Write a source to a temporary path of the caller's; returns its size in bytes.
 
@@ -115,7 +115,7 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int,
-        check_cancelled: Check | None,
+        check_cancelled: CheckCancelled | None,
     ) -> int:
         if source.base64 is not None:
             return _decode(source.base64, sink, field=f"{field}.base64", max_bytes=max_bytes)

@@ -37,7 +37,7 @@ class _Entry:
     used_ns: int
 
 
-class Shelf:
+class CacheDirectory:
     """The folder, its budget, and the state beside the files (see `cache`).
 
     Args:
@@ -73,7 +73,7 @@ class Shelf:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             status = os.fstat(descriptor)
-            known = self._recorded(sha256) == (size, status.st_mtime_ns)
+            known = self._verified(sha256) == (size, status.st_mtime_ns)
             if known and status.st_size == size and still_at(path, descriptor):
                 with suppress(PermissionError):  # another user's file: its age is then its owner's
                     os.utime(descriptor, ns=(time.time_ns(), status.st_mtime_ns))
@@ -90,7 +90,7 @@ class Shelf:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # before the name exists: never seen unpinned
             status = os.fstat(descriptor)
-            self._record(sha256, status.st_size, status.st_mtime_ns)
+            self._mark_verified(sha256, status.st_size, status.st_mtime_ns)
             part.replace(self.path(sha256))
         except BaseException:
             os.close(descriptor)
@@ -139,7 +139,7 @@ class Shelf:
         with exclusive_now(path) as unused:
             if unused:
                 path.unlink(missing_ok=True)
-                self._record_path(path.stem).unlink(missing_ok=True)
+                self._verified_path(path.stem).unlink(missing_ok=True)
                 log.info("lora evicted", extra={"sha256": path.stem})
             return unused
 
@@ -161,18 +161,18 @@ class Shelf:
                 else:
                     yield int(size)
 
-    def _record_path(self, sha256: str) -> Path:
-        return self._state / f"{sha256}.record"
+    def _verified_path(self, sha256: str) -> Path:
+        return self._state / f"{sha256}.verified"
 
-    def _recorded(self, sha256: str) -> tuple[int, int] | None:
+    def _verified(self, sha256: str) -> tuple[int, int] | None:
         try:
-            size, modified_ns = json.loads(self._record_path(sha256).read_bytes())
+            size, modified_ns = json.loads(self._verified_path(sha256).read_bytes())
         except (FileNotFoundError, ValueError, TypeError):
             return None
         return size, modified_ns
 
-    def _record(self, sha256: str, size: int, modified_ns: int) -> None:
-        path = self._record_path(sha256)
+    def _mark_verified(self, sha256: str, size: int, modified_ns: int) -> None:
+        path = self._verified_path(sha256)
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps([size, modified_ns]))
         temporary.replace(path)

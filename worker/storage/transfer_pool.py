@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 T = TypeVar("T")
-Check = Callable[[], None]
+CheckCancelled = Callable[[], None]
 
 _CHECK_S: Final = 0.1
 _GRACE_S: Final = 0.4
 
 
-class Parts:
+class TransferPool:
     """A pool for one transfer; leaving it never waits for a request that hangs.
 
     A thread that hangs in a request finds `stop` set when its timeout ends it, and does no more.
@@ -22,7 +22,7 @@ class Parts:
         check_cancelled: called between parts, ten times a second; what it raises ends the transfer.
     """
 
-    def __init__(self, threads: int, check_cancelled: Check | None = None) -> None:
+    def __init__(self, threads: int, check_cancelled: CheckCancelled | None = None) -> None:
         self.stop = threading.Event()
         self._check_cancelled = check_cancelled
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="transfer")

@@ -44,7 +44,7 @@ TRAINER_FAULTS: Final = ("kill@2", "oom@1", "nan@3", "crash@4", "silent")
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class Target:
     """One worker as trouble finds it: its id, its ComfyUI's port, its trainer's faults file."""
 
     worker_id: str
@@ -52,12 +52,12 @@ class Workshop:
     trainer_faults: Path
 
 
-class Troubles:
+class FaultInjector:
     """A thread that breaks something every few seconds.
 
     Args:
-        platform: whose workers are killed and stopped; the last workshop's never is.
-        workshops: the workers.
+        platform: whose workers are killed and stopped; the last target's never is.
+        targets: the workers.
         proxy: before the bucket.
         seed: of what breaks when.
     """
@@ -65,18 +65,18 @@ class Troubles:
     def __init__(
         self,
         platform: RunningPlatform,
-        workshops: Sequence[Workshop],
+        targets: Sequence[Target],
         proxy: FaultProxy,
         seed: int,
     ) -> None:
         self.caused: Counter[str] = Counter()
         self._platform = platform
-        self._workshops = workshops
-        self._mortals = workshops[:-1]
+        self._workshops = targets
+        self._killable = targets[:-1]
         self._proxy = proxy
         self._dice = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="troubles")
+        self._thread = threading.Thread(target=self._run, name="injector")
 
     def begin(self) -> None:
         """Let things break."""
@@ -87,9 +87,9 @@ class Troubles:
         self._over.set()
         self._thread.join()
         self._proxy.clear()
-        for workshop in self._workshops:
-            workshop.trainer_faults.unlink(missing_ok=True)
-            self._ask_comfyui(workshop, "DELETE")
+        for target in self._workshops:
+            target.trainer_faults.unlink(missing_ok=True)
+            self._ask_comfyui(target, "DELETE")
 
     def _run(self) -> None:
         kinds: dict[str, tuple[int, Callable[[], None]]] = {
@@ -107,11 +107,11 @@ class Troubles:
             self.caused[name] += 1
 
     def _comfyui_fault(self) -> None:
-        workshop = self._dice.choice(self._workshops)
-        self._ask_comfyui(workshop, "POST", self._dice.choice(COMFYUI_FAULTS))
+        target = self._dice.choice(self._workshops)
+        self._ask_comfyui(target, "POST", self._dice.choice(COMFYUI_FAULTS))
 
-    def _ask_comfyui(self, workshop: Workshop, method: str, faults: Any = None) -> None:
-        url = f"http://127.0.0.1:{workshop.comfyui_port}/stand-in/faults"
+    def _ask_comfyui(self, target: Target, method: str, faults: Any = None) -> None:
+        url = f"http://127.0.0.1:{target.comfyui_port}/stand-in/faults"
         try:
             requests.request(method, url, json=faults, timeout=5)
         except requests.RequestException:  # it is down: trouble enough
@@ -133,8 +133,8 @@ class Troubles:
         self._proxy.add(again)
 
     def _trainer_fault(self) -> None:
-        workshop = self._dice.choice(self._workshops)
-        workshop.trainer_faults.write_text(self._dice.choice(TRAINER_FAULTS))
+        target = self._dice.choice(self._workshops)
+        target.trainer_faults.write_text(self._dice.choice(TRAINER_FAULTS))
 
     def _kill_comfyui(self) -> None:
         port = self._dice.choice(self._workshops).comfyui_port
@@ -148,9 +148,9 @@ class Troubles:
 
     def _kill_worker(self) -> None:
         try:
-            self._platform.kill(self._dice.choice(self._mortals).worker_id)
+            self._platform.kill(self._dice.choice(self._killable).worker_id)
         except (LookupError, ProcessLookupError):
             self.caused["worker was down already"] += 1
 
     def _stop_worker(self) -> None:
-        self._platform.stop(self._dice.choice(self._mortals).worker_id)
+        self._platform.stop(self._dice.choice(self._killable).worker_id)

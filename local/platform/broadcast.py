@@ -3,20 +3,20 @@
 import asyncio
 
 
-class Bell:
+class Broadcast:
     """Rung on every change; belongs to the event loop of whoever waits."""
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Future[None]] = set()
 
-    def ring(self) -> None:
+    def announce(self) -> None:
         """Wake everybody who waits now."""
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
 
     async def wait(self, timeout_s: float) -> None:
-        """Return at the next ring, or after `timeout_s`."""
+        """Return at the next announcement, or after `timeout_s`."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.add(future)
         try:

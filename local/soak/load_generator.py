@@ -11,7 +11,7 @@ import requests
 from local.platform.client import EndpointClient
 from local.soak.jobs import JobMaker
 
-CUSTOMERS: Final = 8
+CLIENTS: Final = 8
 CANCELLED_SHARE: Final = 0.08
 LAST_WAIT_S: Final = 300.0
 
@@ -26,7 +26,7 @@ class Order:
     status: dict[str, Any] = field(default_factory=dict)
 
 
-class Customers:
+class LoadGenerator:
     """Keep the queue filled from several threads until told to stop.
 
     Args:
@@ -42,8 +42,8 @@ class Customers:
         self._webhook = webhook
         self._closing = threading.Event()
         self._threads = [
-            threading.Thread(target=self._shop, args=(seed * 1000 + number,), name="customer")
-            for number in range(CUSTOMERS)
+            threading.Thread(target=self._submit_jobs, args=(seed * 1000 + number,), name="load")
+            for number in range(CLIENTS)
         ]
 
     def open(self) -> None:
@@ -57,7 +57,7 @@ class Customers:
         for thread in self._threads:
             thread.join(LAST_WAIT_S + 10)
 
-    def _shop(self, seed: int) -> None:
+    def _submit_jobs(self, seed: int) -> None:
         dice, maker = random.Random(seed), JobMaker(seed)  # noqa: S311 - reproducible, not secret
         while not self._closing.is_set():
             try:

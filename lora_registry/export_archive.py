@@ -18,11 +18,11 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from lora_registry import layout
 from lora_registry.character import (
-    CharacterHead,
+    CharacterRecord,
     CharacterVersion,
     Sha256,
     milliseconds,
-    parse_head,
+    parse_record,
     parse_version,
 )
 from lora_registry.errors import ArchiveInvalid, DocumentInvalid
@@ -138,9 +138,9 @@ class ArchiveReader:
         """A member's size in bytes."""
         return self._members[name].size
 
-    def head(self, name: str) -> CharacterHead:
-        """A head document."""
-        return parse_head(self._document(name), name)
+    def head(self, name: str) -> CharacterRecord:
+        """A record document."""
+        return parse_record(self._document(name), name)
 
     def version(self, name: str) -> CharacterVersion:
         """A version document."""
@@ -177,10 +177,10 @@ class ArchiveReader:
     def _check_document(self, name: str) -> None:
         character_id, part = _place_of(name)
         if part == "character.json":
-            head = self.head(name)
-            active = head.active and layout.version_key(character_id, head.active.id)
-            if head.character_id != character_id or (active and active not in self._members):
-                raise ArchiveInvalid(f"The archive's head {name!r} names what is not in it.")
+            record = self.head(name)
+            active = record.active and layout.version_key(character_id, record.active.id)
+            if record.character_id != character_id or (active and active not in self._members):
+                raise ArchiveInvalid(f"The archive's record {name!r} names what is not in it.")
         elif part == "versions":
             self._check_version(name)
 

@@ -12,7 +12,7 @@ SLACK_MIB: Final = 25.0
 SLACK_DESCRIPTORS: Final = 24  # pooled connections come and go
 
 
-class Gauges:
+class ResourceMonitor:
     """A thread that reads a process's size now and then.
 
     Args:
@@ -24,7 +24,7 @@ class Gauges:
         self._resident_mib: list[float] = []
         self._descriptors: list[int] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gauges")
+        self._thread = threading.Thread(target=self._run, name="resources")
 
     def begin(self) -> None:
         """Start to read."""

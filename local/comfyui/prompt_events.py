@@ -8,7 +8,7 @@ from local.comfyui.prompts import Prompt
 Data = dict[str, Any]
 
 
-class Telling:
+class PromptEvents:
     """Messages about one prompt, in ComfyUI's words and order.
 
     Most go to the client that queued the prompt, if it gave its id. Without an id, progress goes to

@@ -13,7 +13,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def windowed(action: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def parallel_map(action: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Like `map`, sixteen at a time and never more than 32 ahead of the one that consumes.
 
     What an action raises is raised in its place; the ones under way are waited for then.

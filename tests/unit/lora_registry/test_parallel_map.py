@@ -4,11 +4,11 @@ from itertools import count, islice
 
 import pytest
 
-from lora_registry.windows import windowed
+from lora_registry.parallel_map import parallel_map
 
 
 def test_order_is_kept() -> None:
-    assert list(windowed(lambda number: number * 2, range(200))) == list(range(0, 400, 2))
+    assert list(parallel_map(lambda number: number * 2, range(200))) == list(range(0, 400, 2))
 
 
 def test_it_never_runs_far_ahead() -> None:
@@ -19,7 +19,7 @@ def test_it_never_runs_far_ahead() -> None:
             taken.append(number)
             yield number
 
-    consumed = list(islice(windowed(lambda number: number, items()), 100))
+    consumed = list(islice(parallel_map(lambda number: number, items()), 100))
     assert len(consumed) == 100
     assert len(taken) <= 100 + 32
 
@@ -31,7 +31,7 @@ def test_what_an_action_raises_is_raised_in_its_place() -> None:
         return number
 
     before = threading.active_count()
-    results = windowed(action, range(10))
+    results = parallel_map(action, range(10))
     assert list(islice(results, 3)) == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)

@@ -19,15 +19,15 @@ from worker.storage import StorageOptions
 _START_TIMEOUT_S: Final = 30.0
 
 
-class CarelessS3Failed(Exception):
+class UnconditionalS3Failed(Exception):
     """The server ended or did not answer in time; the message carries the end of its log."""
 
 
-class CarelessS3Server:
+class UnconditionalS3Server:
     """One server with one bucket on a free loopback port, its objects in a temporary folder.
 
     Raises:
-        CarelessS3Failed: on entering.
+        UnconditionalS3Failed: on entering.
     """
 
     def __init__(self, *, bucket: str = "characters") -> None:
@@ -39,7 +39,9 @@ class CarelessS3Server:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as opening:
-            folder = Path(opening.enter_context(tempfile.TemporaryDirectory(prefix="careless-s3-")))
+            folder = Path(
+                opening.enter_context(tempfile.TemporaryDirectory(prefix="unconditional-s3-"))
+            )
             (folder / self.bucket).mkdir()
             port = _free_port()
             self._endpoint_url = f"http://127.0.0.1:{port}"
@@ -48,7 +50,7 @@ class CarelessS3Server:
                     *(sys.executable, "-m", "nanio", "serve", "--data-dir", str(folder)),
                     *("--host", "127.0.0.1", "--port", str(port), "--no-access-log"),
                 ],
-                name="careless s3",
+                name="unconditional s3",
                 env={
                     **os.environ,
                     "NANIO_ACCESS_KEY": self._access_key_id,
@@ -92,7 +94,7 @@ class CarelessS3Server:
                 time.sleep(0.05)
                 continue
             return
-        raise CarelessS3Failed(f"The careless S3 server did not start: {server.tail()}")
+        raise UnconditionalS3Failed(f"The unconditional S3 server did not start: {server.tail()}")
 
 
 def _free_port() -> int:
