@@ -34,10 +34,11 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv venv /opt/worker --python /usr/bin/python3 && \
     uv pip install --python /opt/worker/bin/python --require-hashes -r /build/requirements.txt
 
-# One torch for ComfyUI and the trainer, which see it through a .pth file: 2.8 or newer with CUDA
-# 12.8 has the kernels of RTX 50; its wheels bring CUDA's libraries.
+# One torch for ComfyUI and the trainer, which see it through a .pth file: ComfyUI wants
+# CUDA 13 on NVIDIA 20 series and up. For a driver older than 580: TORCH_INDEX=.../whl/cu128 (slower).
+# The wheels bring CUDA's libraries.
 FROM uv AS torch
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cu128
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cu130
 ARG TORCH_VERSION=2.11.0
 ARG TORCHVISION_VERSION=0.26.0
 ARG TORCHAUDIO_VERSION=2.11.0
@@ -163,6 +164,7 @@ ARG VERSION=0.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Characters on RunPod" \
     org.opencontainers.image.description="RunPod serverless worker: train a character, then pictures and videos of it" \
+    org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-only" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 ENV COMFYUI_ARGS=${COMFYUI_ARGS}

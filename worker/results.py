@@ -269,8 +269,11 @@ class HealthResult(Result):
 
     task: Literal["health"]
     job_id: str
-    ok: bool
+    ok: Annotated[bool, Field(description="All parts are well and a task can be done.")]
     tasks: list[str]
+    cannot: Annotated[
+        dict[str, list[str]], Field(description="Tasks that cannot be done now, and why.")
+    ]
     versions: dict[str, str]
     workflows: dict[str, WorkflowHealth]
     cache: CacheHealth

@@ -89,7 +89,7 @@ class Worker:
             store=store,
             sources=SourceReader(store, assembly.source_options(settings)),
             registry=Registry(store),
-            loras=LoraCache(store, settings.loras_folder, settings.lora_cache_bytes),
+            loras=LoraCache(store, settings.loras_folder, assembly.lora_budget(settings)),
             workflows=workflows,
             engine=engine,
             comfyui=comfyui,

@@ -122,8 +122,10 @@ class Settings(BaseModel):
     lora_cache_dir: Path | None = Field(
         None, description="LoRA files on local disk; default `WORK_DIR/loras`."
     )
-    lora_cache_bytes: int = Field(
-        20_000_000_000, ge=1_000_000, description="Budget of that folder, in bytes."
+    lora_cache_bytes: int | None = Field(
+        None,
+        ge=1_000_000,
+        description="Budget of that folder, in bytes; default half of its disk's free space.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level logged."
@@ -206,6 +208,17 @@ class Settings(BaseModel):
     def loras_folder(self) -> Path:
         """Where LoRA files are cached."""
         return self.lora_cache_dir or self.work_dir / "loras"
+
+    @property
+    def linked_models_folder(self) -> Path:
+        """Links to the models of a network volume, made by `builder.link_models` before us."""
+        return self.work_dir / "models"
+
+    @property
+    def checkpoint_folders(self) -> tuple[Path, ...]:
+        """Where a checkpoint may lie, best first: a volume's, a linked one, one baked in."""
+        models = (self.models_dir, self.linked_models_folder, self.comfyui_dir / "models")
+        return tuple(folder / "checkpoints" for folder in models if folder is not None)
 
     @property
     def comfyui_folder(self) -> Path:

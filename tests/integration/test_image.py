@@ -333,6 +333,7 @@ def test_health_names_what_runs_here(harness: WorkerHarness) -> None:
     assert health["ok"]
     assert health["versions"]["comfyui"] == "0.33.0"
     assert health["workflows"]["sdxl"]["ok"]
+    assert "image" not in health["cannot"]
     assert health["storage"]["ok"]
     assert health["comfyui"]["gpu"]
 

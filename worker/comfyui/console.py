@@ -8,7 +8,8 @@ from worker.child import LineSplitter
 log = logging.getLogger("comfyui")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LEVEL = re.compile(r"\[(DEBUG|INFO|WARNING|ERROR|CRITICAL)\]\s*")
+# DETAIL is a level of its own from ComfyUI 0.38 on, between DEBUG and INFO.
+_LEVEL = re.compile(r"\[(DEBUG|DETAIL|INFO|WARNING|ERROR|CRITICAL)\]\s*")
 _ERROR_LINE = re.compile(r"Traceback \(most recent|!!! |\w*(Error|Exception)\b", re.IGNORECASE)
 _WARNING_LINE = re.compile(r"\S*warning\b", re.IGNORECASE)
 # Progress bars, and what it says when a client leaves before its last status message.
@@ -35,7 +36,7 @@ def parse_line(line: str) -> tuple[int, str]:
     if _NOISE.search(text):
         return logging.DEBUG, text
     if named := _LEVEL.match(text):
-        return logging.getLevelNamesMapping()[named[1]], text[named.end() :]
+        return logging.getLevelNamesMapping().get(named[1], logging.DEBUG), text[named.end() :]
     if _ERROR_LINE.match(text):
         return logging.ERROR, text
     return (logging.WARNING if _WARNING_LINE.match(text) else logging.INFO), text

@@ -1,6 +1,7 @@
 """ComfyUI as a supervised child process: started, watched, restarted, ended."""
 
 import logging
+import re
 import secrets
 import socket
 import threading
@@ -27,6 +28,7 @@ _LAST_LINES = 12
 _LAST_WORDS_S = 5.0  # its output is read to the end within this
 _STARTS = 3  # tries of `ensure_ready`
 _MAX_BACKOFF_S = 30.0
+_REASON = re.compile(r"^[\w.]*(Error|Exception|Interrupt)\b.*\S|\berror: \S")
 
 
 class WrongEngine(EngineUnavailable):
@@ -250,8 +252,11 @@ class ComfyUIProcess:
         child = self._child
         code = None if child is None else child.returncode
         lines = LineSplitter().feed(f"{child.tail()}\n".encode()) if child is not None else []
+        sentence = f"ComfyUI {what}" + (f" with exit code {code}" if code is not None else "")
+        # Without a GPU or with an old driver this is all that tells: it must not only be in a log.
+        reason = next((line for line in reversed(lines) if _REASON.search(line)), None)
         return EngineUnavailable(
-            f"ComfyUI {what}" + (f" with exit code {code}." if code is not None else "."),
+            f"{sentence}: {plain(reason)}" if reason else f"{sentence}.",
             details={"exit_code": code, "output": [plain(line) for line in lines[-_LAST_LINES:]]},
         )
 

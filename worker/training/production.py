@@ -86,10 +86,7 @@ def _trainer(work: TrainingWork, comfyui_version: str) -> Trainer:
 
 
 def _checkpoint(settings: Settings) -> Path | None:
-    folders = [settings.comfyui_dir / "models" / "checkpoints"]
-    if settings.models_dir is not None:
-        folders.insert(0, settings.models_dir / "checkpoints")
-    return find_checkpoint(settings.train_checkpoint, folders)
+    return find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
 
 
 def _planned(work: TrainingWork, known: Circumstances) -> TrainingSpec:
