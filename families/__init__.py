@@ -1,1 +1,1 @@
-"""Base-model families as folders (`family.toml`, `modules.json`) and the pure code that reads them."""
+"""Base models as folders (`family.toml`, `modules.json`) and the pure code that reads them."""

@@ -14,10 +14,16 @@ Shape = tuple[int, ...]
 Parts = Mapping[str, Shape]
 
 _ENDS: Final = {
-    **{name: name for name in ("alpha", "dora_scale", "diff", "diff_b", "set_weight", "w_norm", "b_norm")},
+    **{
+        name: name
+        for name in ("alpha", "dora_scale", "diff", "diff_b", "set_weight", "w_norm", "b_norm")
+    },
     **{name: name for name in ("reshape_weight", "oft_blocks", "rescale")},
     **{f"hada_{name}": f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
-    **{f"lokr_{name}": f"lokr_{name}" for name in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")},
+    **{
+        f"lokr_{name}": f"lokr_{name}"
+        for name in ("w1", "w2", "w1_a", "w1_b", "w2_a", "w2_b", "t2")
+    },
     "lora_A": "down",
     "lora_B": "up",
 }
@@ -31,12 +37,6 @@ _WEIGHTS: Final = {
 }
 # Before `.up.weight` and `.down.weight`, in the order in which they can be told apart.
 _TAILS: Final = (".lora_linear_layer", ".lora", "_lora")
-
-_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
-    "lora": ("up", "down"),
-    "loha": ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"),
-    "glora": ("a1", "a2", "b1", "b2"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,17 @@ def adapter_of(module: str, parts: Parts) -> Adapter | None:
     """
     if "up" in parts or "down" in parts:
         return _lora(module, parts)
-    for kind, first in (("loha", "hada_w1_a"), ("glora", "a1")):
-        if first in parts:
-            _need(module, parts, _NEEDED[kind])
-            return _loha(parts) if kind == "loha" else Adapter("glora", None, None, min(parts["a1"] or (1,)))
+    if "hada_w1_a" in parts:
+        return _loha(module, parts)
+    if "a1" in parts:
+        return _glora(module, parts)
     if any(part.startswith("lokr_w") for part in parts):
         return _lokr(module, parts)
+    return _full(parts)
+
+
+def _full(parts: Parts) -> Adapter | None:
+    """A change that is no product: a rotation, a difference, or the value itself."""
     if "oft_blocks" in parts:
         blocks = parts["oft_blocks"]
         outputs = blocks[0] * blocks[1] if len(blocks) == 3 else None  # noqa: PLR2004 - BOFT has 4
@@ -103,7 +108,7 @@ def adapter_of(module: str, parts: Parts) -> Adapter | None:
 
 
 def _lora(module: str, parts: Parts) -> Adapter:
-    _need(module, parts, _NEEDED["lora"])
+    _need(module, parts, ("up", "down"))
     up, down = parts["up"], parts["down"]
     if min(len(up), len(down)) < 2 or up[1] != down[0]:  # noqa: PLR2004 - matrices
         raise LoraDamaged(f"Module {module[:200]!r} has a down matrix without the up that fits it.")
@@ -112,12 +117,24 @@ def _lora(module: str, parts: Parts) -> Adapter:
     return Adapter("lora", up[0], math.prod(down[1:]), down[0])
 
 
-def _loha(parts: Parts) -> Adapter:
+def _loha(module: str, parts: Parts) -> Adapter:
+    _need(module, parts, ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"))
     a, b = parts["hada_w1_a"], parts["hada_w1_b"]
     rank = b[0] if b else 0
     if "hada_t1" in parts or not (a and len(b) > 1):
         return Adapter("loha", None, None, rank)
     return Adapter("loha", a[0], math.prod(b[1:]), rank)
+
+
+def _glora(module: str, parts: Parts) -> Adapter:
+    """GLoRA's older form tells the module's sides; the newer one leaves them open."""
+    _need(module, parts, ("a1", "a2", "b1", "b2"))
+    a1, a2, b1, b2 = (parts[name] for name in ("a1", "a2", "b1", "b2"))
+    if min(map(len, (a1, a2, b1, b2))) < 2:  # noqa: PLR2004 - matrices
+        raise LoraDamaged(f"Module {module[:200]!r} has parts that are no matrices.")
+    if a1[0] == a2[1] == b1[0] == b2[1]:
+        return Adapter("glora", b2[0], math.prod(a1[1:]), a1[0])
+    return Adapter("glora", None, None, a2[0])
 
 
 def _lokr(module: str, parts: Parts) -> Adapter:
@@ -134,10 +151,14 @@ def _lokr(module: str, parts: Parts) -> Adapter:
     whole = all(len(side) > 1 for side in sides) and "lokr_t2" not in parts
     outputs = sides[0][0] * sides[1][0] if whole else None
     inputs = math.prod(sides[0][1:]) * math.prod(sides[1][1:]) if whole else None
-    return Adapter("lokr", outputs, inputs, min(ranks) if ranks else max(1, min(outputs or 1, inputs or 1)))
+    return Adapter(
+        "lokr", outputs, inputs, min(ranks) if ranks else max(1, min(outputs or 1, inputs or 1))
+    )
 
 
 def _need(module: str, parts: Parts, names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in parts]
     if missing:
-        raise LoraDamaged(f"Module {module[:200]!r} lacks {', '.join(missing)}; export the file again.")
+        raise LoraDamaged(
+            f"Module {module[:200]!r} lacks {', '.join(missing)}; export the file again."
+        )

@@ -1,25 +1,13 @@
 """What can be wrong with a family folder, or with a LoRA that is held against the families."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any
+
+from errors import CodedError, ErrorCode
 
 
-class FamilyError(Exception):
-    """Base; has the four attributes that every package's errors share."""
-
-    code: ClassVar[str] = "internal"
-    retryable: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        field: str | None = None,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.field = field
-        self.details: Mapping[str, Any] = details or {}
+class FamilyError(CodedError):
+    """Base of this package's errors."""
 
 
 class FamilyInvalid(FamilyError):
@@ -32,7 +20,7 @@ class FamilyInvalid(FamilyError):
 class FamilyNotFound(FamilyError):
     """No folder of that name."""
 
-    code = "invalid_input"
+    code = ErrorCode.INVALID_INPUT
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
@@ -46,7 +34,7 @@ class FamilyNotFound(FamilyError):
 class LoraRejected(FamilyError):
     """A safetensors file that is no LoRA of one known family; the message says what to do."""
 
-    code = "invalid_input"
+    code = ErrorCode.INVALID_INPUT
 
     def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, field="source", details=details)
@@ -55,4 +43,4 @@ class LoraRejected(FamilyError):
 class LoraDamaged(FamilyError):
     """Parts of a LoRA that do not fit each other, or are missing."""
 
-    code = "lora_corrupt"
+    code = ErrorCode.LORA_CORRUPT

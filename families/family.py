@@ -1,8 +1,8 @@
 """A family as data: what `family.toml` may say, and the table of the model's modules beside it.
 
-A module is a weight that a LoRA can change. `modules.json` has one table for each way to name them:
-`{"native": {"layers.{0-29}.attention.qkv": [11520, 3840]}}`. Braces count (`{0-3,7}`); a shape is the
-weight's own in PyTorch: outputs, inputs, and a convolution's kernel.
+A module is a weight that a LoRA can change. `modules.json` has a table for each way to name them:
+`{"native": {"layers.{0-29}.attention.qkv": [11520, 3840]}}`. Braces count (`{0-3,7}`); a shape is
+the weight's own in PyTorch: outputs, inputs, and a convolution's kernel.
 """
 
 import itertools
@@ -38,7 +38,9 @@ def _names_something(pattern: str) -> str:
         spans = [part.partition("-") for part in counted.split(",")]
         size *= sum(max(0, int(high or low) + 1 - int(low)) for low, _, high in spans)
     if not 1 <= size <= MAX_MODULES or re.search(r"[{}]", _COUNTED.sub("", pattern)):
-        raise ValueError(f"{pattern!r} must name 1 to {MAX_MODULES} modules, as in 'layers.{{0-29}}.qkv'")
+        raise ValueError(
+            f"{pattern!r} must name 1 to {MAX_MODULES} modules, as in 'layers.{{0-29}}.qkv'"
+        )
     return pattern
 
 
@@ -62,7 +64,7 @@ def literal_patterns(pattern: str) -> Iterator[str]:
 
 
 def forms(pattern: str) -> Iterator[str]:
-    """One name of a pattern for each way in which its numbers can have digits: few, where names are many."""
+    """One of a pattern's names for each number of digits: few, where names are many."""
     pieces = _COUNTED.split(pattern)[::2]
     lengths = [{len(number): number for number in numbers} for numbers in _counts(pattern)]
     for numbers in itertools.product(*(each.values() for each in lengths)):
@@ -127,7 +129,9 @@ class Family(_Part):
         for layout in self.lora.layouts:
             for table in layout.names:
                 if table not in self.modules:
-                    raise ValueError(f"layout {layout.name!r} names the table {table!r}, which modules.json lacks")
+                    raise ValueError(
+                        f"layout {layout.name!r} names table {table!r}, which modules.json lacks"
+                    )
         return self
 
     def calls_itself(self, stated: str) -> bool:
@@ -136,4 +140,8 @@ class Family(_Part):
 
     def as_json(self) -> dict[str, Any]:
         """For `health`."""
-        return {"title": self.title, "licence": self.licence.model_dump(), "workflows": dict(self.workflows)}
+        return {
+            "title": self.title,
+            "licence": self.licence.model_dump(),
+            "workflows": dict(self.workflows),
+        }

@@ -174,9 +174,7 @@ class Recogniser:
         metadata: Mapping[str, str],
         base_model: str | None,
     ) -> Family:
-        fitting = {
-            name: match.known for name, match in matches.items() if not match.misfitting()
-        }
+        fitting = {name: match.known for name, match in matches.items() if not match.misfitting()}
         most = max(fitting.values(), default=0)
         best = {name for name, known in fitting.items() if known == most}
         if not best or _foreign(self._families, best, matches, adapters):
@@ -197,7 +195,8 @@ class Recogniser:
         best = {base_model} if base_model is not None else stated & best or best
         if len(best) > 1:
             raise LoraRejected(
-                f"The LoRA fits {_either(best)} alike and does not say which; name one in base_model.",
+                f"The LoRA fits {_either(best)} alike and does not say which; name one in "
+                "base_model.",
                 details={"recognised": sorted(best)},
             )
         return self._families[best.pop()]
@@ -246,10 +245,10 @@ def _check_loads(family: Family, match: _Match, adapters: Mapping[str, Adapter])
     blocked = match.blocked.keys() - match.loaded.keys()
     if blocked:
         layout = match.blocked[min(blocked)]
+        part = f"{len(match.loaded)} of {len(adapters)} modules" if match.loaded else "nothing"
         raise LoraRejected(
             f"The file is in the {layout.name} layout for {family.title}, of which ComfyUI loads "
-            f"{len(match.loaded) or 'nothing'}{f' of {len(adapters)} modules' if match.loaded else ''}"
-            f"; {layout.remedy}.",
+            f"{part}; {layout.remedy}.",
             details={"layout": layout.name, "base_model": family.name},
         )
 
@@ -278,7 +277,9 @@ def _stated(families: Families, metadata: Mapping[str, str]) -> set[str]:
     """The families that the metadata can mean; empty where it says nothing that is known."""
     for key in _STATING:
         stated = metadata.get(key, "").lower()
-        found = {name for name, family in families.items() if stated and family.calls_itself(stated)}
+        found = {
+            name for name, family in families.items() if stated and family.calls_itself(stated)
+        }
         if found:
             return found
     return set()
@@ -301,4 +302,3 @@ def _number(text: str | None) -> float | None:
         return float(text) if text is not None else None
     except ValueError:
         return None
-

@@ -3,9 +3,6 @@
 What the bucket says is in `lora_registry.store` (`StoreError` and its leaves).
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from errors import CodedError, ErrorCode
 
 
@@ -88,15 +85,6 @@ class InvalidRequest(RegistryError):
     """An identifier, cursor or option outside what the registry accepts."""
 
     code = ErrorCode.INVALID_INPUT
-
-
-class LoraRejected(RegistryError):
-    """A safetensors file that is no LoRA this worker can use; the message says what to do."""
-
-    code = ErrorCode.INVALID_INPUT
-
-    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, field="source", details=details)
 
 
 class LoraCorrupt(RegistryError):
