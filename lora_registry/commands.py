@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lora_registry.character import CharacterHead, CharacterVersion
+from lora_registry.fields import trigger_of
 from lora_registry.listing import all_character_ids
 from lora_registry.migration import export_characters, import_characters
 from lora_registry.registry import Registry
@@ -117,9 +118,9 @@ class Commands:
             base_model=found.base_model,
             format=found.format,
             rank=found.rank,
-            trigger=words.trigger
-            or found.metadata.get("modelspec.trigger_phrase")
-            or words.character_id,
+            trigger=trigger_of(
+                words.trigger, found.metadata.get("modelspec.trigger_phrase"), words.character_id
+            ),
             class_noun=words.class_noun,
             name=words.name,
             strength=words.strength,

@@ -2,6 +2,7 @@
 
 from families.recognition import LoraFacts
 from lora_registry.character import CharacterHead
+from lora_registry.fields import trigger_of
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
@@ -87,7 +88,9 @@ def _register(
         base_model=found.base_model,
         format=found.format,
         rank=found.rank,
-        trigger=job.trigger or found.metadata.get("modelspec.trigger_phrase") or character_id,
+        trigger=trigger_of(
+            job.trigger, found.metadata.get("modelspec.trigger_phrase"), character_id
+        ),
         class_noun=job.class_noun,
         name=job.name,
         strength=DEFAULT_STRENGTH if job.strength is None else job.strength,

@@ -349,7 +349,7 @@ def test_a_lora_of_a_family_without_a_workflow_registers_with_a_warning(
     harness: WorkerHarness,
 ) -> None:
     path = harness.folder / "qwen.safetensors"
-    name = "diffusion_model.transformer_blocks.0.attn.to_k"
+    name = "diffusion_model.transformer_blocks.40.attn.to_k"
     parts = {"lora_A": (4, 3072), "lora_B": (3072, 4)}
     save_file({f"{name}.{p}.weight": np.ones(s, np.float16) for p, s in parts.items()}, path)
     harness.put("inputs/qwen.safetensors", path.read_bytes())
