@@ -33,7 +33,8 @@ def run(_job: HealthJob, resources: Resources, context: JobContext) -> dict[str,
                 "problems": lacking.get(name, []),
             }
             for name, workflow in resources.workflows.items()
-        },
+        }
+        | {name: {"ok": False, "problems": lacking[name]} for name in resources.workflows.broken},
         "cache": dataclasses.asdict(resources.loras.usage()),
         **parts,
     }
