@@ -74,13 +74,14 @@ def _outputs(workflow: Workflow) -> Iterator[str]:
 def _slots(workflow: Workflow) -> Iterator[str]:
     reached = needed(workflow.graph, [output.node for output in workflow.outputs])
     for table, key, slots in _bound(workflow):
+        # One of several may belong to an output that was taken out; all of them would be silent.
+        if not any(slot.node in reached or slot.node not in workflow.graph for slot in slots):
+            yield _at(table, key, f"{slots[0]} is on a node that leads to no output")
         for slot in slots:
             if slot.node not in workflow.graph:
                 yield _at(table, key, _no_node(workflow, slot.node))
             elif slot.input not in workflow.graph[slot.node]["inputs"]:
                 yield _at(table, key, _no_input(workflow, slot))
-            elif slot.node not in reached:
-                yield _at(table, key, f"{slot} is on a node that leads to no output")
 
 
 def _bound(workflow: Workflow) -> Iterator[tuple[str, str, Sequence[Slot]]]:
