@@ -33,7 +33,7 @@ from lora_registry.heads import Change, Heads
 from lora_registry.listing import Order, Page, list_page
 from lora_registry.replay import Replay
 from lora_registry.store import Store
-from lora_registry.versions import NewVersion, Versions
+from lora_registry.versions import NewVersion, Versions, checked
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +157,12 @@ class Registry:
             check_cancelled: called during hashing and upload; what it raises ends the call.
 
         Raises:
+            InvalidRequest: what is said about the file cannot be kept.
             CharacterDeleted: the character has a tombstone; the version is kept, to be activated
                 once the character is restored.
             WriteConflict, StoreError: run it again.
         """
+        new = checked(new)
         ids = self._replay.run(lambda: self._versions.ids(new.character_id))
         version = self._versions.add(new, ids, check_cancelled)
         self._adopt(version, new.name, activate=activate, fresh=not ids)
