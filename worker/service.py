@@ -78,14 +78,7 @@ class Worker:
         self._held.callback(engine.stop)
         engine.start()
         store = hold(ObjectStore(assembly.storage_options(settings)))
-        comfyui = hold(
-            ComfyUIClient(
-                engine.url,
-                output_directory=engine.output_directory,
-                input_directory=engine.input_directory,
-                alive=lambda: engine.alive,
-            )
-        )
+        comfyui = hold(ComfyUIClient(engine))
         workflows = load_library(settings.workflows_dir)
         return Resources(
             settings=settings,
@@ -116,6 +109,7 @@ class Worker:
         if self.settings.warmup_workflow:
             with self._boot.phase("warm_up"):
                 warm_up(self.resources, self.settings.warmup_workflow)
+                self.resources.engine.ensure_ready()
         storage.result()
         self._boot.finish()
 
@@ -183,7 +177,8 @@ class Worker:
         self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
     ) -> dict[str, Any]:
         result = error_result(error, job_id)
-        lost = isinstance(error, EngineUnavailable) and not self.resources.engine.alive
+        # A restart has been tried by now, and did not help.
+        lost = isinstance(error, EngineUnavailable) and not self.resources.engine.ready
         if lost or isinstance(error, EngineCrashed):
             result["refresh_worker"] = True  # the platform replaces this worker
         return result

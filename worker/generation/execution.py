@@ -1,19 +1,16 @@
 """Running a bound graph: tried twice where that can help, the engine restarted where needed."""
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from worker.comfyui.client import Execution, OutputFile
 from worker.errors import (
-    Cancelled,
     EngineCrashed,
     EngineUnavailable,
     ExecutionFailed,
     OutOfMemory,
-    TimedOut,
     WorkerError,
 )
 from worker.generation.delivery import Delivery, Prepare
@@ -63,7 +60,7 @@ def execute(order: Order, resources: Resources, context: JobContext) -> dict[str
     """
     failure: WorkerError | None = None
     for number in range(1, ATTEMPTS + 1):
-        current, generation = order.attempt(failure), resources.engine.generation
+        current = order.attempt(failure)
         try:
             return _run_once(order, current, resources, context)
         except (EngineCrashed, EngineUnavailable, OutOfMemory) as error:
@@ -71,23 +68,7 @@ def execute(order: Order, resources: Resources, context: JobContext) -> dict[str
             log.warning("attempt failed", extra={"attempt": number, "code": error.code})
             if number < ATTEMPTS:
                 _recover(error, resources, context)
-        except (TimedOut, Cancelled) as error:
-            if error.details.get("hung"):
-                _restart_behind(resources, generation)
-            raise
     raise failure or ExecutionFailed("The job was not tried.")
-
-
-def _restart_behind(resources: Resources, generation: int) -> None:
-    """Restart a hung engine while this job already answers; the next one waits for it."""
-
-    def restart() -> None:
-        try:
-            resources.engine.restart(generation)
-        except WorkerError as error:
-            log.warning("restart failed", extra={"reason": str(error)})
-
-    threading.Thread(target=restart, name="engine restart", daemon=True).start()
 
 
 def _recover(error: WorkerError, resources: Resources, context: JobContext) -> None:
