@@ -12,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, assert_never
 
+from errors import CodedError
 from lora_registry.cache import LoraCache
-from lora_registry.errors import RegistryError
 from lora_registry.registry import Registry
-from lora_registry.store import StoreError
 from worker import assembly, characters, health, image, train, video
 from worker.availability import Availability
 from worker.boot import Boot
@@ -28,7 +27,6 @@ from worker.errors import (
     EngineUnavailable,
     Internal,
     InvalidInput,
-    WorkerError,
 )
 from worker.generation.warmup import warm_up
 from worker.logs import job_logging
@@ -38,7 +36,6 @@ from worker.results import error_result
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
-from workflows.errors import WorkflowError
 from workflows.library import load_library
 
 log = logging.getLogger(__name__)
@@ -58,7 +55,7 @@ class Worker:
 
     Raises:
         WorkflowInvalid: a workflow folder that cannot be used.
-        ChildStartFailed: ComfyUI's program is not there.
+        EngineUnavailable: ComfyUI's program is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -142,7 +139,7 @@ class Worker:
                 return self._with_free_space(
                     lambda job: self._serve(job, safe_id, cancel, send), raw
                 )
-            except (WorkerError, RegistryError, WorkflowError, StoreError) as error:
+            except CodedError as error:
                 log.warning("job failed", extra={"code": error.code, "reason": str(error)})
                 return self._failure(error, safe_id)
             except Exception as error:
@@ -173,15 +170,11 @@ class Worker:
             log.info("job done", extra={"timings_ms": context.timings.milliseconds()})
             return result
 
-    def _failure(
-        self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
-    ) -> dict[str, Any]:
-        result = error_result(error, job_id)
-        # A restart has been tried by now, and did not help.
+    def _failure(self, error: CodedError, job_id: str) -> dict[str, Any]:
+        # By now a restart has been tried: one that did not help asks for another worker.
         lost = isinstance(error, EngineUnavailable) and not self.resources.engine.ready
-        if lost or isinstance(error, EngineCrashed):
-            result["refresh_worker"] = True  # the platform replaces this worker
-        return result
+        replace = lost or isinstance(error, EngineCrashed)
+        return error_result(error, job_id, refresh_worker=replace).to_json()
 
     @contextmanager
     def _context(self, job_id: str, cancel: CancelToken, send: Send) -> Iterator[JobContext]:
@@ -203,13 +196,13 @@ class Worker:
             case ImageJob():
                 return image.run(job, self.resources, context)
             case CharactersJob():
-                return characters.run(job, self.resources, context)
+                return characters.run(job, self.resources, context).to_json()
             case HealthJob():
-                return health.run(job, self.resources, context)
+                return health.run(job, self.resources, context).to_json()
             case VideoJob():
                 return video.run(job, self.resources, context)
             case TrainJob():
-                return train.run(job, self.resources, context)
+                return train.run(job, self.resources, context).to_json()
             case _:
                 assert_never(job)
 

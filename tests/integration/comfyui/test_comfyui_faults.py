@@ -17,7 +17,6 @@ from worker.errors import (
     Cancelled,
     DiskFull,
     EngineCrashed,
-    EngineUnavailable,
     ExecutionFailed,
     OutOfMemory,
     TimedOut,
