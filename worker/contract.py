@@ -139,7 +139,7 @@ class Generation(Strict):
         return self
 
     @property
-    def cast(self) -> tuple[CharacterUse, ...]:
+    def used_characters(self) -> tuple[CharacterUse, ...]:
         """The characters of the picture, in order, however the job named them."""
         if self.character_id is None:
             return tuple(self.characters)

@@ -14,7 +14,7 @@ from lora_registry.store import StoreError
 from worker import media
 from worker.comfyui.client import OutputFile
 from worker.errors import Cancelled, ExecutionFailed, WorkerError
-from worker.generation.prompts import Trigger, place_triggers
+from worker.generation.used_characters import Trigger, place_triggers
 from worker.resources import JobContext, Resources
 from worker.training.fetching import Check
 from worker.training.sheet import PreviewRow
