@@ -17,13 +17,14 @@ from lora_registry.registry import Registry
 from lora_registry.store import StoreError
 from lora_registry.sweep import DEFAULT_GRACE
 from lora_registry.versions import DEFAULT_STRENGTH
-from worker.assembly import source_options, storage_options
+from worker.assembly import source_options
 from worker.contract import Source
 from worker.errors import InvalidSettings, WorkerError
 from worker.logs import configure
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
+from worker.storage_settings import storage_options
 
 _FAILED: Final = 1
 _MISUSED: Final = 2  # argparse's own

@@ -38,6 +38,7 @@ from worker.results import error_result
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
+from worker.storage_settings import storage_options
 from workflows.errors import WorkflowError
 from workflows.library import load_library
 
@@ -77,7 +78,7 @@ class Worker:
         engine = assembly.engine_of(settings)
         self._held.callback(engine.stop)
         engine.start()
-        store = hold(ObjectStore(assembly.storage_options(settings)))
+        store = hold(ObjectStore(storage_options(settings)))
         comfyui = hold(
             ComfyUIClient(
                 engine.url,
