@@ -153,7 +153,7 @@ COPY --chmod=755 builder/entrypoint.sh builder/
 COPY lora_registry lora_registry
 COPY workflows workflows
 COPY worker worker
-COPY handler.py test_input.json ./
+COPY handler.py errors.py test_input.json ./
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 # hadolint ignore=DL3006 # a stage of this file

@@ -49,7 +49,6 @@ clean: ## Remove what these targets made
 	rm -rf $(VENV) .image-test out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): requirements.txt requirements-dev.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.txt -r requirements-dev.txt
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here: install Python 3.11 or newer, on Debian or Ubuntu with 'apt-get install python3 python3-venv'." >&2; exit 1; }
+	@$(PYTHON) local/install.py $(VENV) requirements.txt requirements-dev.txt
 	@touch $@

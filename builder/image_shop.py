@@ -107,8 +107,8 @@ def _install_tools(shop: Shop) -> None:
     if stamp.exists() and stamp.read_bytes() == wanted.read_bytes():
         return
     shop.run([sys.executable, "-m", "venv", str(stamp.parent)], log="venv")
-    install = [str(shop.tools / "pip"), "install", "--require-hashes", "-r", str(wanted)]
-    shop.run(install, log="pip", timeout_s=300)
+    install = [str(shop.tools / "pip"), "install", "--no-deps", "--require-hashes"]
+    shop.run([*install, "-r", str(wanted)], log="pip", timeout_s=300)
     stamp.write_bytes(wanted.read_bytes())
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from local import run, serve
 
-USAGE = """usage: python -m local run [JOB.json] | serve [--workers N] [--port P]
+USAGE = """usage: python -m local run [--verbose] [JOB.json] | serve [--workers N] [--port P]
 
-  run    one job (test_input.json) through handler.py, its outputs into out/
+  run    one job (test_input.json) through handler.py, its outputs into out/;
+         --verbose shows the handler's log instead of keeping it in out/handler.log
   serve  a RunPod endpoint on this machine, with workers that run until you stop it
 """
 
@@ -17,6 +18,10 @@ def main(argv: list[str]) -> int:
     match argv:
         case ["run"]:
             return run.main()
+        case ["run", "--verbose"]:
+            return run.main(verbose=True)
+        case ["run", "--verbose", job]:
+            return run.main(Path(job), verbose=True)
         case ["run", job]:
             return run.main(Path(job))
         case ["serve", *rest]:

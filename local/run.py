@@ -1,11 +1,12 @@
 """`python -m local run`: one job, start to finish, as RunPod's local test runs it."""
 
-import io
+import contextlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,38 +16,78 @@ import requests
 from local.stack import ROOT, Stack
 
 OUT: Final = ROOT / "out"
+LOG: Final = OUT / "handler.log"
+_TAIL_LINES: Final = 20
 _JOB_TIMEOUT_S: Final = 1800
 _STOP_TIMEOUT_S: Final = 30
 
 
-def main(job: Path | None = None) -> int:
+class Steps:
+    """Tells a person what happens, each line with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def say(self, what: str, text: object) -> None:
+        """One line, at once."""
+        print(f"{time.monotonic() - self._started:5.1f} s  {what:<10} {text}", flush=True)
+
+
+def main(job: Path | None = None, *, verbose: bool = False) -> int:
     """Run one job, fetch its outputs by their URLs into `out/`; the exit status.
+
+    The handler's own log goes to `out/handler.log`; its end is shown when the job fails. The last
+    line of a success is the first output's address.
 
     Args:
         job: a file like `test_input.json`, which is the default.
+        verbose: show the handler's log as it comes.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # our lines before the handler's, in a pipe too
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    steps = Steps()
     try:
         with Stack.from_environment() as stack:
-            print(f"S3 server   {stack.s3.endpoint_url}\nEngine      {stack.engine}")
+            steps.say("S3 server", stack.s3.endpoint_url)
+            steps.say("Engine", stack.engine)
             stack.register_demo()
-            print(f"Character   demo registered\nJob         {job or 'test_input.json'}\n")
-            environment = stack.environment(LOCAL_RESULT_FILE=str(stack.folder / "result.json"))
+            steps.say("Character", "demo registered")
+            environment = stack.environment(
+                LOCAL_RESULT_FILE=str(stack.folder / "result.json"), LOG_FORMAT="text"
+            )
             folder = ROOT if job is None else placed(job, stack.folder / "job")
-            result = run_handler(environment, folder)
+            steps.say("Job", f"{job or 'test_input.json'}, through python handler.py ...")
+            result = run_handler(environment, folder, None if verbose else LOG)
             if result is None:
-                return 1
-            print(json.dumps(result, indent=2, ensure_ascii=False))
+                return _failed(verbose=verbose)
             paths = fetch(result, OUT)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    print("\nFetched by their presigned URLs:")
-    for path in paths:
-        print(f"  {path.relative_to(ROOT)}")
+    (OUT / "result.json").write_text(json.dumps(result, indent=2, ensure_ascii=False), "utf-8")
+    steps.say("Done", described(result))
+    print(f"\n{(paths[0] if paths else OUT / 'result.json').as_uri()}")
     return 0
+
+
+def described(result: dict[str, Any]) -> str:
+    """A result in a line: its outputs, how long they took, where the rest stands."""
+    outputs = [
+        f"{output['kind']} {output.get('width', '?')}x{output.get('height', '?')}, "
+        f"{output['bytes'] / 1e6:.1f} MB"
+        for output in result.get("outputs", ())
+    ]
+    took = result.get("timings_ms", {}).get("total", 0) / 1000
+    return f"{'; '.join(outputs) or result['task']} in {took:.2f} s (out/: result, manifest, log)"
+
+
+def _failed(*, verbose: bool) -> int:
+    if not verbose:
+        lines = LOG.read_text("utf-8", "replace").splitlines()[-_TAIL_LINES:]
+        print("\n".join(lines), file=sys.stderr)
+    print(f"The job failed; the handler's last lines are above, all in {LOG}.", file=sys.stderr)
+    return 1
 
 
 def placed(job: Path, folder: Path) -> Path:
@@ -56,16 +97,23 @@ def placed(job: Path, folder: Path) -> Path:
     return folder
 
 
-def run_handler(environment: dict[str, str], folder: Path) -> Any:
-    """Run `handler.py` in the SDK's local mode; its result, or None when the job failed."""
+def run_handler(environment: dict[str, str], folder: Path, log: Path | None) -> Any:
+    """Run `handler.py` in the SDK's local mode; its result, or None when the job failed.
+
+    What it prints goes to `log`, or with None to our own output.
+    """
     answer = Path(environment["LOCAL_RESULT_FILE"])
-    handler = subprocess.Popen(
-        [sys.executable, str(ROOT / "handler.py")], cwd=folder, env=environment
-    )
-    try:
+    with contextlib.ExitStack() as held:
+        output = held.enter_context(log.open("wb")) if log else None
+        handler = subprocess.Popen(
+            [sys.executable, str(ROOT / "handler.py")],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+        )
+        held.callback(_end, handler)
         failed = handler.wait(_JOB_TIMEOUT_S) != 0
-    finally:
-        _end(handler)
     return None if failed or not answer.exists() else json.loads(answer.read_text())
 
 
@@ -82,9 +130,8 @@ def _end(handler: "subprocess.Popen[bytes]") -> None:
 
 def fetch(result: dict[str, Any], folder: Path) -> list[Path]:
     """Download every output and the manifest of a result, by URL alone."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    urls = [output["url"] for output in result["outputs"]] + [result["manifest"]["url"]]
+    manifest = [result["manifest"]] if result.get("manifest") else []
+    urls = [output["url"] for output in (*result.get("outputs", ()), *manifest)]
     paths = []
     for url in urls:
         answer = requests.get(url, timeout=60)

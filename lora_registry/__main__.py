@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from errors import CodedError
 from lora_registry.commands import Commands
-from lora_registry.errors import RegistryError
 from lora_registry.registry import Registry
-from lora_registry.store import StoreError
 from lora_registry.sweep import DEFAULT_GRACE
 from lora_registry.versions import DEFAULT_STRENGTH
 from worker.assembly import source_options
 from worker.contract import Source
-from worker.errors import InvalidSettings, WorkerError
+from worker.errors import InvalidSettings
 from worker.logs import configure
 from worker.settings import Settings
 from worker.sources import SourceReader
@@ -41,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure("text", settings.log_level if words.verbose else "WARNING")
     try:
         return _run(words, settings)
-    except (RegistryError, StoreError, WorkerError) as error:
+    except CodedError as error:
         document = {"error": str(error), "code": error.code, "retryable": error.retryable}
         sys.stderr.write(f"{json.dumps(document) if words.json else error}\n")
     except OSError as error:  # of a file that a person named: its path helps here

@@ -1,41 +1,22 @@
 """What the registry and the LoRA cache refuse, as nouns with facts.
 
-The four attributes are those of `worker.errors.CodedError`; what the bucket says is in
-`lora_registry.store` (`StoreError` and its leaves).
+What the bucket says is in `lora_registry.store` (`StoreError` and its leaves).
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
+
+from errors import CodedError, ErrorCode
 
 
-class RegistryError(Exception):
-    """Base of this package's errors.
-
-    Args:
-        message: one sentence a person can act on; no traceback, no path of this machine.
-        field: the job's field at fault.
-        details: further facts, JSON values only.
-    """
-
-    code: ClassVar[str] = "internal"
-    retryable: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        field: str | None = None,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.field = field
-        self.details: Mapping[str, Any] = details or {}
+class RegistryError(CodedError):
+    """Base of this package's errors."""
 
 
 class CharacterNotFound(RegistryError):
     """The store says that this character was never registered."""
 
-    code = "character_not_found"
+    code = ErrorCode.CHARACTER_NOT_FOUND
 
     def __init__(self, character_id: str, message: str | None = None) -> None:
         super().__init__(
@@ -58,7 +39,7 @@ class CharacterDeleted(CharacterNotFound):
 class CharacterInUse(RegistryError):
     """A sweep met a character that is no tombstone, or no longer one; its files stay."""
 
-    code = "conflict"
+    code = ErrorCode.CONFLICT
 
     def __init__(self, character_id: str) -> None:
         super().__init__(
@@ -71,7 +52,7 @@ class CharacterInUse(RegistryError):
 class VersionNotFound(RegistryError):
     """No such version, or its weights are gone."""
 
-    code = "version_not_found"
+    code = ErrorCode.VERSION_NOT_FOUND
 
     def __init__(self, character_id: str, version: str, message: str | None = None) -> None:
         super().__init__(
@@ -106,13 +87,13 @@ class NothingToRollBack(VersionNotFound):
 class InvalidRequest(RegistryError):
     """An identifier, cursor or option outside what the registry accepts."""
 
-    code = "invalid_input"
+    code = ErrorCode.INVALID_INPUT
 
 
 class LoraRejected(RegistryError):
     """A safetensors file that is no LoRA this worker can use; the message says what to do."""
 
-    code = "invalid_input"
+    code = ErrorCode.INVALID_INPUT
 
     def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, field="source", details=details)
@@ -121,14 +102,13 @@ class LoraRejected(RegistryError):
 class LoraCorrupt(RegistryError):
     """The bytes are not what they should be: header, size, checksum, or a value not finite."""
 
-    code = "lora_corrupt"
+    code = ErrorCode.LORA_CORRUPT
 
 
 class WriteConflict(RegistryError):
     """Other writers won every attempt until the deadline; nothing was changed."""
 
-    code = "conflict"
-    retryable = True
+    code = ErrorCode.CONFLICT
 
     def __init__(self, character_id: str, seconds: float) -> None:
         super().__init__(
@@ -142,7 +122,7 @@ class WriteConflict(RegistryError):
 class DocumentInvalid(RegistryError):
     """A registry document that does not parse, or that a newer release wrote."""
 
-    code = "storage_unavailable"
+    code = ErrorCode.REGISTRY_CORRUPT
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(
@@ -154,18 +134,16 @@ class DocumentInvalid(RegistryError):
 class ArchiveInvalid(RegistryError):
     """An export archive that is damaged, incomplete or not one of ours."""
 
-    code = "invalid_input"
+    code = ErrorCode.INVALID_INPUT
 
 
 class CacheDiskFull(RegistryError):
     """No room on the local disk for a LoRA file, everything unused given back already."""
 
-    code = "disk_full"
-    retryable = True
+    code = ErrorCode.DISK_FULL
 
 
 class CacheBusy(RegistryError):
     """Somebody else's download of the same file did not end within the time allowed."""
 
-    code = "timeout"
-    retryable = True
+    code = ErrorCode.CONFLICT

@@ -1,33 +1,30 @@
 """What the registry needs of an object store, and how that store says no.
 
 `worker.storage.ObjectStore` is the real one (boto3); tests put a fault-injecting one around it.
-"Not there" is only what the store says is not there: a throttled or failed read raises
-`StoreUnavailable`, never `ObjectMissing`.
+"Not there" is only what the store says is not there: a throttled read raises `StoreThrottled`, a
+failed one `StoreUnavailable`, never `ObjectMissing`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Protocol
+
+from errors import CodedError, ErrorCode
 
 
-class StoreError(Exception):
+class StoreError(CodedError):
     """Base of what a store raises; `key` is the object's, without the configured prefix."""
 
-    code: ClassVar[str] = "storage_unavailable"
-    retryable: ClassVar[bool] = True
+    code = ErrorCode.STORAGE_UNAVAILABLE
 
     def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(message, details={"key": key})
         self.key = key
-        self.field: str | None = None
-        self.details: Mapping[str, Any] = {"key": key}
 
 
 class ObjectMissing(StoreError):
     """The store says that there is no such object."""
-
-    retryable = False
 
     def __init__(self, key: str) -> None:
         super().__init__(key, f"The bucket has no object {key!r}.")
@@ -36,7 +33,7 @@ class ObjectMissing(StoreError):
 class PreconditionFailed(StoreError):
     """A conditional write was refused (409, 412): another writer, or our own lost reply."""
 
-    code = "conflict"
+    code = ErrorCode.CONFLICT
 
     def __init__(self, key: str) -> None:
         super().__init__(key, f"Object {key!r} was changed by another writer.")

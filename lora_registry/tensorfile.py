@@ -18,6 +18,8 @@ import numpy as np
 from lora_registry.errors import LoraCorrupt
 
 MAX_HEADER_BYTES: Final = 16 * 1024 * 1024
+MAX_DIMENSIONS: Final = 8  # a convolution in three dimensions has 5
+_MAX_BRACKETS: Final = 500_000  # an SDXL LoRA's header has 6,500; each costs 60 bytes or more
 _LENGTH_BYTES: Final = 8
 _CHUNK: Final = 4 * 1024 * 1024
 
@@ -84,7 +86,7 @@ def read_header(path: Path) -> TensorFile:
         header = _parse_json(file.read(length))
     data_start = _LENGTH_BYTES + length
     metadata = _metadata(header.pop("__metadata__", {}))
-    tensors = [_tensor(name, entry, data_start) for name, entry in header.items()]
+    tensors = [_tensor(name, entry, data_start, size) for name, entry in header.items()]
     _check_contiguous(tensors, data_start, size)
     return TensorFile({tensor.name: tensor for tensor in tensors}, metadata, size)
 
@@ -117,6 +119,9 @@ def sha256_of(path: Path, *, check_cancelled: Callable[[], None] | None = None) 
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:
+    # Counted before they are built: 16 MiB of empty lists would take 340 MB of memory.
+    if text.count(b"[") + text.count(b"{") > _MAX_BRACKETS:
+        raise LoraCorrupt("The file is not safetensors: its header has far too many parts.")
     try:
         header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -139,7 +144,7 @@ def _metadata(raw: object) -> dict[str, str]:
     return raw
 
 
-def _tensor(name: str, entry: object, data_start: int) -> Tensor:
+def _tensor(name: str, entry: object, data_start: int, size: int) -> Tensor:
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(end)]}:
             pass
@@ -147,7 +152,10 @@ def _tensor(name: str, entry: object, data_start: int) -> Tensor:
             raise LoraCorrupt(f"The header's entry for tensor {name[:200]!r} is damaged.")
     if dtype not in _BITS:
         raise LoraCorrupt(f"Tensor {name[:200]!r} has the unknown type {dtype[:20]!r}.")
-    if not all(type(side) is int and side >= 0 for side in shape):
+    # Before they are multiplied: a product of numbers with thousands of digits stops every thread.
+    # Every element takes a byte or more of the file, so no side can be larger than it.
+    possible = all(type(side) is int and 0 <= side <= size for side in shape)
+    if len(shape) > MAX_DIMENSIONS or not possible:
         raise LoraCorrupt(f"Tensor {name[:200]!r} has an impossible shape.")
     if start < 0 or end - start != math.prod(shape) * _BITS[dtype] // 8:
         raise LoraCorrupt(f"Tensor {name[:200]!r} has a size that is not its shape's.")

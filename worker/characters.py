@@ -1,23 +1,29 @@
 """The characters branch: reading and changing the registry."""
 
-from typing import Any
-
 from lora_registry import inspection, tensorfile
 from lora_registry.character import CharacterHead
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
 from worker.resources import JobContext, Resources
+from worker.results import (
+    CharacterChangedResult,
+    CharacterDetailResult,
+    CharacterPageResult,
+    CharacterSummary,
+)
+
+CharactersResult = CharacterPageResult | CharacterDetailResult | CharacterChangedResult
 
 
-def run(job: CharactersJob, resources: Resources, context: JobContext) -> dict[str, Any]:
-    """Do what the action says: `list` answers a page, `get` all versions, the others the head."""
+def run(job: CharactersJob, resources: Resources, context: JobContext) -> CharactersResult:
+    """Do what the action says: `list` returns a page, `get` all versions, the others the head."""
     if job.action == "list":
         return _list(job, resources)
     character_id = job.character_id or ""  # the contract requires it for every other action
     if job.action == "get":
         return _get(character_id, resources)
-    return {"character": _changed(job, character_id, resources, context).model_dump(mode="json")}
+    return CharacterChangedResult(character=_changed(job, character_id, resources, context))
 
 
 def _changed(
@@ -37,23 +43,18 @@ def _changed(
             return _register(job, character_id, resources, context)
 
 
-def _list(job: CharactersJob, resources: Resources) -> dict[str, Any]:
+def _list(job: CharactersJob, resources: Resources) -> CharacterPageResult:
     page = resources.registry.list(
         order=job.order, status=job.status, limit=job.limit, cursor=job.cursor
     )
-    return {
-        "characters": [character.summary() for character in page.characters],
-        "cursor": page.cursor,
-    }
+    lines = [CharacterSummary.model_validate(head.summary()) for head in page.characters]
+    return CharacterPageResult(characters=lines, cursor=page.cursor)
 
 
-def _get(character_id: str, resources: Resources) -> dict[str, Any]:
+def _get(character_id: str, resources: Resources) -> CharacterDetailResult:
     head = resources.registry.get(character_id, tombstone=True)
     versions = resources.registry.versions(character_id)
-    return {
-        "character": head.model_dump(mode="json"),
-        "versions": [version.model_dump(mode="json") for version in versions],
-    }
+    return CharacterDetailResult(character=head, versions=list(versions))
 
 
 def _register(

@@ -52,6 +52,7 @@ Text = Annotated[str, Field(max_length=8192), AfterValidator(_printable)]
 ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 CharacterId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 VersionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", max_length=128)]
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
 WorkflowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 Side = Annotated[int, Field(ge=256, le=2048, multiple_of=8)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -108,7 +109,16 @@ class CharacterUse(Strict):
     version: VersionId | None = None
 
 
-class Generation(Strict):
+class Request(Strict):
+    """What every job may say: the name of its record, `jobs/{request_id}.json` in the bucket.
+
+    A worker that finds the record final answers it instead of making the request again.
+    """
+
+    request_id: RequestId | None = None
+
+
+class Generation(Request):
     """What image and video jobs share."""
 
     negative_prompt: Text | None = None
@@ -188,7 +198,7 @@ class VideoJob(Generation):
         return self
 
 
-class TrainJob(Strict):
+class TrainJob(Request):
     """A character from photos. What is left out follows from the number of photos and the GPU."""
 
     task: Literal["train"]
@@ -217,7 +227,7 @@ class TrainJob(Strict):
         return self
 
 
-class CharactersJob(Strict):
+class CharactersJob(Request):
     """Reading and changing the registry."""
 
     task: Literal["characters"]
@@ -246,7 +256,7 @@ class CharactersJob(Strict):
         return self
 
 
-class HealthJob(Strict):
+class HealthJob(Request):
     """What runs here and whether it is well."""
 
     task: Literal["health"]

@@ -3,69 +3,71 @@
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
 
 from lora_registry.store import StoreError
 from worker.contract import HealthJob
 from worker.errors import WorkerError
 from worker.resources import JobContext, Resources
+from worker.results import (
+    CacheHealth,
+    ComfyUIHealth,
+    DiskHealth,
+    GpuResult,
+    HealthResult,
+    StorageHealth,
+    WorkflowHealth,
+)
 
 
-def run(_job: HealthJob, resources: Resources, context: JobContext) -> dict[str, Any]:
+def run(_job: HealthJob, resources: Resources, context: JobContext) -> HealthResult:
     """Look at every part; one that is not well says so and spoils `ok`, it never raises."""
-    parts = {
-        "comfyui": _comfyui(resources),
-        "storage": _storage(resources),
-        "disk": _disk(resources.settings.work_dir),
-    }
+    comfyui, storage = _comfyui(resources), _storage(resources)
+    disk = _disk(resources.settings.work_dir)
     lacking = resources.availability.lacking()
-    return {
-        "task": "health",
-        "job_id": context.job_id,
-        "ok": all(part["ok"] for part in parts.values()),
-        "tasks": list(resources.settings.worker_tasks),
-        "versions": dict(resources.availability.versions),
-        "workflows": {
-            name: {
-                "kind": workflow.kind,
-                "digest": workflow.digest,
-                "ok": name not in lacking,
-                "problems": lacking.get(name, []),
-            }
+    return HealthResult(
+        task="health",
+        job_id=context.job_id,
+        ok=comfyui.ok and storage.ok and disk.ok,
+        tasks=list(resources.settings.worker_tasks),
+        versions=dict(resources.availability.versions),
+        workflows={
+            name: WorkflowHealth(
+                kind=workflow.kind,
+                digest=workflow.digest,
+                ok=name not in lacking,
+                problems=list(lacking.get(name, [])),
+            )
             for name, workflow in resources.workflows.items()
         },
-        "cache": dataclasses.asdict(resources.loras.usage()),
-        **parts,
-    }
+        cache=CacheHealth(**dataclasses.asdict(resources.loras.usage())),
+        comfyui=comfyui,
+        storage=storage,
+        disk=disk,
+    )
 
 
-def _comfyui(resources: Resources) -> dict[str, Any]:
+def _comfyui(resources: Resources) -> ComfyUIHealth:
     try:
         stats = resources.comfyui.system_stats()
     except WorkerError as error:
-        return {"ok": False, "error": str(error), "gpu": []}
+        return ComfyUIHealth(ok=False, error=str(error))
     devices = [
-        {
-            "name": device.get("name"),
-            "type": device.get("type"),
-            "vram_total": device.get("vram_total"),
-            "vram_free": device.get("vram_free"),
-        }
+        GpuResult(**{field: device.get(field) for field in GpuResult.model_fields})
         for device in stats.get("devices", [])
     ]
-    return {"ok": resources.engine.alive, "starts": resources.engine.generation, "gpu": devices}
+    engine = resources.engine
+    return ComfyUIHealth(ok=engine.alive, starts=engine.generation, gpu=devices)
 
 
-def _storage(resources: Resources) -> dict[str, Any]:
-    settings = resources.settings
-    known = {"provider": settings.storage_provider, "bucket": settings.s3_bucket}
+def _storage(resources: Resources) -> StorageHealth:
+    provider, bucket = resources.settings.storage_provider, resources.settings.s3_bucket
     try:
         resources.store.check()
     except StoreError as error:
-        return {"ok": False, "error": str(error), **known}
-    return {"ok": True, **known}
+        return StorageHealth(ok=False, error=str(error), provider=provider, bucket=bucket)
+    return StorageHealth(ok=True, provider=provider, bucket=bucket)
 
 
-def _disk(folder: Path) -> dict[str, Any]:
+def _disk(folder: Path) -> DiskHealth:
     usage = shutil.disk_usage(folder)
-    return {"ok": usage.free > 0, "total": usage.total, "free": usage.free}
+    return DiskHealth(ok=usage.free > 0, total=usage.total, free=usage.free)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_registry.cache import LoraCache
+from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker.availability import Availability
 from worker.cancel import CancelToken
@@ -31,6 +32,7 @@ class Resources:
     store: ObjectStore
     sources: SourceReader
     registry: Registry
+    records: JobRecords
     loras: LoraCache
     workflows: Library
     engine: Engine

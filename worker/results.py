@@ -1,11 +1,14 @@
-"""What a job answers: small JSON, never the bytes."""
+"""What a job returns, for every task: small JSON, never the bytes.
 
-from collections.abc import Mapping
-from typing import Any, Literal
+`docs/contract.schema.json` is generated from these models, as the input is from `worker.contract`.
+"""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any, Literal
 
-from worker.errors import CodedError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from errors import CodedError, ErrorCode
+from lora_registry.character import ActiveVersion, CharacterHead, CharacterVersion, Status
 
 
 class Result(BaseModel):
@@ -59,7 +62,7 @@ class ManifestResult(Result):
 
 
 class GenerationResult(Result):
-    """The answer of image and video jobs."""
+    """The result of image and video jobs."""
 
     task: Literal["image", "video"]
     job_id: str
@@ -73,24 +76,242 @@ class GenerationResult(Result):
     timings_ms: dict[str, float]
 
 
+class CharacterSummary(Result):
+    """One line of a listing; `active` is null while no version is active."""
+
+    character_id: str
+    name: str
+    status: Status
+    trigger: str
+    active: ActiveVersion | None
+    updated_at: AwareDatetime
+
+
+class RegistryResult(Result):
+    """Base of the results of characters jobs; null says something here, so it is not left out."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form, as the registry's own documents have it."""
+        return self.model_dump(mode="json")
+
+
+class CharacterPageResult(RegistryResult):
+    """`list`: one page; `cursor` is null at the end."""
+
+    characters: list[CharacterSummary]
+    cursor: str | None
+
+
+class CharacterDetailResult(RegistryResult):
+    """`get`: the character and every version, oldest first."""
+
+    character: CharacterHead
+    versions: list[CharacterVersion]
+
+
+class CharacterChangedResult(RegistryResult):
+    """Every other action: the character as it stands after it."""
+
+    character: CharacterHead
+
+
+class PhotoReason(Result):
+    """Why a photo was warned about or rejected."""
+
+    code: str
+    message: str
+
+
+class PhotoResult(Result):
+    """What became of one photo; sides in pixels, sha256 of the file as it came."""
+
+    index: int
+    name: str
+    verdict: Literal["kept", "warned", "rejected"]
+    reasons: list[PhotoReason] = []
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    caption: str | None = None
+
+
+class DatasetResult(Result):
+    """The photos of a training; `digest` names photos and captions."""
+
+    digest: str | None = None
+    photos: list[PhotoResult] = []
+    captioner: str | None = None
+
+
+class TrainingSettings(Result):
+    """What was trained with; `defaults` says why, for what the job left out."""
+
+    trainer: str
+    base_model: str | None = None
+    steps: int | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    learning_rate: float | None = None
+    resolution: int | None = None
+    batch_size: int | None = None
+    gradient_checkpointing: bool | None = None
+    seed: int | None = None
+    class_noun: str | None = None
+    defaults: dict[str, str] = {}
+
+
+class LoraCheckResult(Result):
+    """What was found in the trained file; the norm is of up·down, without alpha/rank."""
+
+    modules: int | None = None
+    modules_learned: int | None = None
+    rank: int
+    mean_alpha: float | None = None
+    mean_norm: float | None = None
+    bytes: int
+
+
+class PreviewResult(Result):
+    """One prompt; `difference` is the mean over pixels of what the LoRA changed, 0 to 255."""
+
+    prompt: str
+    seed: int
+    difference: float | None = None
+
+
+class PreviewsResult(Result):
+    """The preview pictures; `problem` says in a sentence why some are missing."""
+
+    status: Literal["done", "failed", "none"]
+    workflow: str
+    pictures: list[PreviewResult]
+    problem: str | None = None
+
+
+class TrainedCharacterResult(CharacterResult):
+    """The version that the training made, and whether it is the active one now."""
+
+    name: str
+    active: bool
+
+
+class TrainResult(Result):
+    """The result of train jobs."""
+
+    task: Literal["train"]
+    job_id: str
+    character: TrainedCharacterResult
+    outputs: list[OutputResult]
+    seed: int | None = None
+    training: TrainingSettings
+    dataset: DatasetResult
+    check: LoraCheckResult
+    previews: PreviewsResult
+    warnings: list[str]
+    manifest: ManifestResult
+    timings_ms: dict[str, float]
+
+
+class GpuResult(Result):
+    """One device as ComfyUI sees it; memory in bytes."""
+
+    name: str | None = None
+    type: str | None = None
+    vram_total: int | None = None
+    vram_free: int | None = None
+
+
+class ComfyUIHealth(Result):
+    """ComfyUI; `starts` counts its starts, 1 while it never had to be restarted."""
+
+    ok: bool
+    error: str | None = None
+    starts: int | None = None
+    gpu: list[GpuResult] = []
+
+
+class StorageHealth(Result):
+    """The bucket."""
+
+    ok: bool
+    error: str | None = None
+    provider: str
+    bucket: str
+
+
+class DiskHealth(Result):
+    """The local disk, in bytes."""
+
+    ok: bool
+    total: int
+    free: int
+
+
+class WorkflowHealth(Result):
+    """One workflow, and what ComfyUI lacks for it."""
+
+    kind: str
+    digest: str
+    ok: bool
+    problems: list[str]
+
+
+class CacheHealth(Result):
+    """The LoRA cache, in bytes."""
+
+    files: int
+    bytes: int
+    budget_bytes: int
+
+
+class HealthResult(Result):
+    """The result of health jobs."""
+
+    task: Literal["health"]
+    job_id: str
+    ok: bool
+    tasks: list[str]
+    versions: dict[str, str]
+    workflows: dict[str, WorkflowHealth]
+    cache: CacheHealth
+    comfyui: ComfyUIHealth
+    storage: StorageHealth
+    disk: DiskHealth
+
+
 class ErrorResult(Result):
-    """The answer of a job that failed; RunPod shows `error` and keeps the rest as output."""
+    """The result of a job that failed; RunPod shows `error` and keeps the rest as output."""
 
     error: str
-    code: str
-    retryable: bool
+    code: ErrorCode
+    retryable: Annotated[bool, Field(description="A function of the code.")]
     field: str | None = None
-    details: Mapping[str, Any] | None = None
+    details: dict[str, Any] | None = None
     job_id: str | None = None
+    refresh_worker: Annotated[
+        Literal[True] | None, Field(description="The platform replaces this worker.")
+    ] = None
 
 
-def error_result(error: CodedError, job_id: str) -> dict[str, Any]:
+JobResult = (
+    GenerationResult
+    | TrainResult
+    | CharacterPageResult
+    | CharacterDetailResult
+    | CharacterChangedResult
+    | HealthResult
+    | ErrorResult
+)
+
+
+def error_result(error: CodedError, job_id: str, *, refresh_worker: bool = False) -> ErrorResult:
     """Turn an error of any package into what the caller sees."""
     return ErrorResult(
         error=str(error),
         code=error.code,
         retryable=error.retryable,
         field=error.field,
-        details=error.details or None,
+        details=dict(error.details) or None,
         job_id=job_id,
-    ).to_json()
+        refresh_worker=True if refresh_worker else None,
+    )

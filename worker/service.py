@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, assert_never
 
+from errors import CodedError
 from lora_registry.cache import LoraCache
-from lora_registry.errors import RegistryError
+from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
-from lora_registry.store import StoreError
 from worker import assembly, characters, health, image, train, video
 from worker.availability import Availability
 from worker.boot import Boot
@@ -28,18 +28,17 @@ from worker.errors import (
     EngineUnavailable,
     Internal,
     InvalidInput,
-    WorkerError,
 )
 from worker.generation.warmup import warm_up
 from worker.logs import job_logging
 from worker.progress import Progress, Send
+from worker.recording import recorded
 from worker.resources import JobContext, Resources
 from worker.results import error_result
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
 from worker.storage_settings import storage_options
-from workflows.errors import WorkflowError
 from workflows.library import load_library
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class Worker:
 
     Raises:
         WorkflowInvalid: a workflow folder that cannot be used.
-        ChildStartFailed: ComfyUI's program is not there.
+        EngineUnavailable: ComfyUI's program is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -93,6 +92,7 @@ class Worker:
             store=store,
             sources=SourceReader(store, assembly.source_options(settings)),
             registry=Registry(store),
+            records=JobRecords(store),
             loras=LoraCache(store, settings.loras_folder, settings.lora_cache_bytes),
             workflows=workflows,
             engine=engine,
@@ -142,21 +142,25 @@ class Worker:
         """
         safe_id = _SAFE_JOB_ID.sub("_", job_id)[:128] or "job"
         with job_logging(safe_id):
-            log.info(
-                "job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None}
+            return recorded(
+                self.resources.records,
+                raw,
+                safe_id,
+                lambda: self._answer(safe_id, raw, cancel, send),
             )
-            try:
-                return self._with_free_space(
-                    lambda job: self._serve(job, safe_id, cancel, send), raw
-                )
-            except (WorkerError, RegistryError, WorkflowError, StoreError) as error:
-                log.warning("job failed", extra={"code": error.code, "reason": str(error)})
-                return self._failure(error, safe_id)
-            except Exception as error:
-                if _is_disk_full(error):
-                    return self._failure(DiskFull(_DISK_FULL), safe_id)
-                log.exception("job failed unforeseen")
-                return self._failure(Internal(_UNFORESEEN), safe_id)
+
+    def _answer(self, safe_id: str, raw: object, cancel: CancelToken, send: Send) -> dict[str, Any]:
+        log.info("job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None})
+        try:
+            return self._with_free_space(lambda job: self._serve(job, safe_id, cancel, send), raw)
+        except CodedError as error:
+            log.warning("job failed", extra={"code": error.code, "reason": str(error)})
+            return self._failure(error, safe_id)
+        except Exception as error:
+            if _is_disk_full(error):
+                return self._failure(DiskFull(_DISK_FULL), safe_id)
+            log.exception("job failed unforeseen")
+            return self._failure(Internal(_UNFORESEEN), safe_id)
 
     def _with_free_space(
         self, serve: Callable[[Job], dict[str, Any]], raw: object
@@ -180,14 +184,10 @@ class Worker:
             log.info("job done", extra={"timings_ms": context.timings.milliseconds()})
             return result
 
-    def _failure(
-        self, error: WorkerError | RegistryError | WorkflowError | StoreError, job_id: str
-    ) -> dict[str, Any]:
-        result = error_result(error, job_id)
+    def _failure(self, error: CodedError, job_id: str) -> dict[str, Any]:
         lost = isinstance(error, EngineUnavailable) and not self.resources.engine.alive
-        if lost or isinstance(error, EngineCrashed):
-            result["refresh_worker"] = True  # the platform replaces this worker
-        return result
+        replace = lost or isinstance(error, EngineCrashed)
+        return error_result(error, job_id, refresh_worker=replace).to_json()
 
     @contextmanager
     def _context(self, job_id: str, cancel: CancelToken, send: Send) -> Iterator[JobContext]:
@@ -209,13 +209,13 @@ class Worker:
             case ImageJob():
                 return image.run(job, self.resources, context)
             case CharactersJob():
-                return characters.run(job, self.resources, context)
+                return characters.run(job, self.resources, context).to_json()
             case HealthJob():
-                return health.run(job, self.resources, context)
+                return health.run(job, self.resources, context).to_json()
             case VideoJob():
                 return video.run(job, self.resources, context)
             case TrainJob():
-                return train.run(job, self.resources, context)
+                return train.run(job, self.resources, context).to_json()
             case _:
                 assert_never(job)
 

@@ -15,6 +15,7 @@ from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
 from worker.contract import TrainJob
 from worker.resources import JobContext, Resources
+from worker.results import TrainResult
 from worker.training import delivery
 from worker.training.captions import derived_trigger
 from worker.training.preparation import TrainingWork
@@ -23,7 +24,7 @@ from worker.training.stages import TrainingStages
 from worker.training.workdir import TrainingFolder
 
 
-def run(job: TrainJob, resources: Resources, context: JobContext) -> dict[str, Any]:
+def run(job: TrainJob, resources: Resources, context: JobContext) -> TrainResult:
     """Train, register and preview a character.
 
     Raises:

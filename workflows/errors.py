@@ -1,31 +1,16 @@
 """What can be wrong with a workflow, or with what a job asks of one."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from errors import CodedError, ErrorCode
 
 
-class WorkflowError(Exception):
-    """Base; has the four attributes that every package's errors share."""
-
-    code: ClassVar[str] = "internal"
-    retryable: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        field: str | None = None,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.field = field
-        self.details: Mapping[str, Any] = details or {}
+class WorkflowError(CodedError):
+    """Base of this package's errors."""
 
 
 class WorkflowNotFound(WorkflowError):
     """No folder of that name."""
 
-    code = "workflow_not_found"
+    code = ErrorCode.WORKFLOW_NOT_FOUND
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(
@@ -45,7 +30,7 @@ class WorkflowInvalid(WorkflowError):
 class UnboundRole(WorkflowError):
     """The job sets a field that the workflow binds to no node input."""
 
-    code = "invalid_input"
+    code = ErrorCode.INVALID_INPUT
 
     def __init__(self, workflow: str, role: str) -> None:
         super().__init__(f"{role}: workflow {workflow!r} has no such input.", field=role)
@@ -54,7 +39,7 @@ class UnboundRole(WorkflowError):
 class InvalidParam(WorkflowError):
     """A value of `params`, or of a role, outside what the workflow declares."""
 
-    code = "invalid_input"
+    code = ErrorCode.INVALID_INPUT
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}.", field=field)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,6 +42,30 @@ def test_one_command_makes_a_picture_and_leaves_nothing_behind(tmp_path: Path) -
     manifest = json.loads((ROOT / "out" / "manifest.json").read_text())
     assert manifest["character"]["character_id"] == "demo"
     assert list(tmp_path.iterdir()) == []
+    *steps, empty, address = done.stdout.splitlines()
+    assert (empty, address) == ("", (ROOT / "out" / "0.png").as_uri())
+    assert all(re.match(r" *\d+\.\d s  \S", line) for line in steps), done.stdout
+    assert len(steps) < 10
+    assert done.stderr == ""
+
+
+def test_a_failed_job_says_why_and_where_the_rest_stands(tmp_path: Path) -> None:
+    job = tmp_path / "job.json"
+    job.write_text('{"input": {"task": "characters", "action": "get", "character_id": "nobody"}}')
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(  # noqa: PLW1510 - the failure is what is tested
+        [*COMMAND, str(job)],
+        cwd=ROOT,
+        env=environment(scratch),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "There is no character 'nobody'" in done.stderr
+    assert str(ROOT / "out" / "handler.log") in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:

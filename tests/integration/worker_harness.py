@@ -1,6 +1,7 @@
 """A whole worker on the local stack, as tests talk to it: real resources, the stand-in ComfyUI."""
 
 import dataclasses
+import functools
 import io
 import json
 import shutil
@@ -8,11 +9,13 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import requests
+from jsonschema import Draft202012Validator
 from PIL import Image
 
+from errors import RETRYABLE, ErrorCode
 from local.lora_file import write_demo_lora
 from local.s3 import S3Server
 from local.stack import CHECKPOINTS, ROOT, STAND_IN
@@ -21,6 +24,38 @@ from lora_registry.versions import NewVersion
 from worker.cancel import CancelToken
 from worker.service import Worker
 from worker.settings import Settings
+
+SCHEMA: Final = json.loads((ROOT / "docs" / "contract.schema.json").read_text())
+RESULTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "image": ("GenerationResult",),
+    "video": ("GenerationResult",),
+    "train": ("TrainResult",),
+    "characters": ("CharacterPageResult", "CharacterDetailResult", "CharacterChangedResult"),
+    "health": ("HealthResult",),
+}
+"""What the results of each task are called in the schema; an error may be any task's."""
+
+
+def check_result(job: object, result: Mapping[str, Any]) -> None:
+    """Hold a result against the published schema, and its `retryable` against the code."""
+    json.dumps(result, allow_nan=False)
+    names = ("ErrorResult",) if "error" in result else _results_of(job)
+    validators = [_validator(name) for name in names]
+    assert any(validator.is_valid(result) for validator in validators), [
+        error.message for validator in validators for error in validator.iter_errors(result)
+    ]
+    if "error" in result:
+        assert result["retryable"] is RETRYABLE[ErrorCode(result["code"])]
+
+
+def _results_of(job: object) -> tuple[str, ...]:
+    assert isinstance(job, Mapping), "only an error can be the result of what is no object"
+    return RESULTS[job["task"]]
+
+
+@functools.cache
+def _validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator({"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{name}"})
 
 
 def settings_for(s3: S3Server, folder: Path, **changes: str) -> Settings:
@@ -59,14 +94,16 @@ class WorkerHarness:
         job_id: str | None = None,
         cancel: CancelToken | None = None,
     ) -> dict[str, Any]:
-        """Run one job as the handler would; its progress is in `updates`."""
+        """Run one job as the handler would; its progress is in `updates`, its result checked."""
         self.updates = []
-        return self.worker.run(
+        result = self.worker.run(
             job_id or uuid.uuid4().hex,
             dict(job),
             cancel=cancel or CancelToken(),
             send=self.updates.append,
         )
+        check_result(job, result)
+        return result
 
     def register(self, character_id: str, *, trigger: str = "ohwx", seed: int = 0) -> str:
         """Register a real LoRA file; the version's id."""

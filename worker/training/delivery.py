@@ -12,7 +12,7 @@ from lora_registry.store import ObjectMissing
 from worker.contract import TrainJob
 from worker.generation.delivery import upload_file
 from worker.resources import JobContext, Resources
-from worker.results import OutputResult
+from worker.results import OutputResult, TrainResult
 from worker.storage.content_type import content_type_for
 from worker.training import previews
 from worker.training import report as documents
@@ -33,8 +33,8 @@ def deliver(
     resources: Resources,
     context: JobContext,
     stages: TrainingStages,
-) -> dict[str, Any]:
-    """The job's result; what an earlier run of it reported is answered again.
+) -> TrainResult:
+    """The job's result; what an earlier run of it reported is returned again.
 
     Raises:
         Cancelled, StoreError: the character stays registered; the same job, run again, goes on.
@@ -143,24 +143,27 @@ def _result(
     version: CharacterVersion,
     resources: Resources,
     context: JobContext,
-) -> dict[str, Any]:
-    """The report with fresh URLs, as the job's answer."""
+) -> TrainResult:
+    """The report with fresh URLs, as the job's result."""
     head = resources.registry.get(version.character_id, tombstone=True)
     active = head.active is not None and head.active.id == version.id
-    return {
-        "task": "train",
-        "job_id": context.job_id,
-        "character": report["character"] | {"name": head.name, "active": active},
-        "outputs": [{**output, **_url(resources, output["key"])} for output in report["outputs"]],
-        "seed": report["training"].get("seed"),
-        "training": report["training"],
-        "dataset": report["dataset"],
-        "check": report["check"],
-        "previews": report["previews"],
-        "warnings": report["warnings"],
-        "manifest": {"key": key, "url": _url(resources, key)["url"]},
-        "timings_ms": context.timings.milliseconds(),
-    }
+    outputs = [{**output, **_url(resources, output["key"])} for output in report["outputs"]]
+    return TrainResult.model_validate(
+        {
+            "task": "train",
+            "job_id": context.job_id,
+            "character": report["character"] | {"name": head.name, "active": active},
+            "outputs": outputs,
+            "seed": report["training"].get("seed"),
+            "training": report["training"],
+            "dataset": report["dataset"],
+            "check": report["check"],
+            "previews": report["previews"],
+            "warnings": report["warnings"],
+            "manifest": {"key": key, "url": _url(resources, key)["url"]},
+            "timings_ms": context.timings.milliseconds(),
+        }
+    )
 
 
 def _url(resources: Resources, key: str) -> dict[str, Any]:
@@ -180,8 +183,9 @@ def _read(resources: Resources, key: str) -> dict[str, Any] | None:
 def _bare(version: CharacterVersion) -> dict[str, Any]:
     """What can be said of a training whose notes somebody removed."""
     training = version.training or {}
+    known = ("trainer", "steps", "alpha")
     return documents.notes(
-        training,
+        {"trainer": "unknown"} | {name: training[name] for name in known if name in training},
         {"digest": training.get("dataset_digest"), "photos": []},
         {"rank": version.rank, "bytes": version.size},
         [],

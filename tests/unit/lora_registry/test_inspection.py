@@ -3,6 +3,8 @@
 import contextlib
 import json
 import struct
+import time
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,28 @@ def test_a_header_that_lies_is_corrupt(
 ) -> None:
     with pytest.raises(LoraCorrupt, match=message):
         read_header(raw(tmp_path, header, data))
+
+
+@pytest.mark.parametrize("digits", [1, 4_000])
+def test_an_absurd_shape_is_refused_before_it_is_multiplied(tmp_path: Path, digits: int) -> None:
+    sides = b",".join([b"9" * digits] * (3_000_000 // (digits + 1)))
+    entry = b'{"a":{"dtype":"F16","shape":[' + sides + b'],"data_offsets":[0,2]}}'
+    file = raw(tmp_path, entry, b"\0\0")
+    begun = time.process_time()
+    with pytest.raises(LoraCorrupt, match="impossible shape"):
+        read_header(file)
+    assert time.process_time() - begun < 1  # it was 18 s for one such header, in one C call
+
+
+def test_a_header_of_millions_of_lists_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    lists = b",".join([b"[]"] * 3_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LoraCorrupt, match="too many parts"):
+            read_header(raw(tmp_path, b'{"a":[' + lists + b"]}"))
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @settings(
