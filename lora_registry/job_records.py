@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from errors import ErrorCode
 from lora_registry.character import Document
 from lora_registry.conditions import Conditions
 from lora_registry.errors import DocumentInvalid, RegistryError
@@ -62,7 +63,7 @@ class JobRecord(Document):
     id: str
     task: str
     state: State = "accepted"
-    input: Annotated[dict[str, Any], Field(default_factory=dict)]
+    input: dict[str, Any] = Field(default_factory=dict)
     fingerprint: str = ""
     endpoint_id: str | None = None
     platform_ids: tuple[str, ...] = ()
@@ -107,7 +108,7 @@ class JobRecord(Document):
 class JobNotFound(RegistryError):
     """No record of that id."""
 
-    code = "job_not_found"
+    code = ErrorCode.JOB_NOT_FOUND
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
@@ -118,7 +119,7 @@ class JobNotFound(RegistryError):
 class AlreadyRunning(RegistryError):
     """Another RunPod job makes this request already; its answer will be this one's, too."""
 
-    code = "conflict"
+    code = ErrorCode.CONFLICT
 
     def __init__(self, job_id: str, run_by: str) -> None:
         super().__init__(
@@ -131,8 +132,7 @@ class AlreadyRunning(RegistryError):
 class RecordBusy(RegistryError):
     """Other writers changed the record at every attempt."""
 
-    code = "conflict"
-    retryable = True
+    code = ErrorCode.CONFLICT
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"The record of job {job_id!r} is being changed by others; try again.")

@@ -9,9 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from lora_registry.errors import RegistryError
+from errors import CodedError
 from lora_registry.job_records import JobRecords
-from lora_registry.store import StoreError
 from worker.results import error_result
 
 log = logging.getLogger(__name__)
@@ -37,10 +36,10 @@ def recorded(
         return make()  # the contract refuses it, with the sentence for it
     try:
         record = records.claim(request_id, job_id, str(raw.get("task"))[:64])
-    except (RegistryError, StoreError) as error:
+    except CodedError as error:
         # Without the claim another worker might make the same request: better none than two.
         log.warning("job not claimed", extra={"request_id": request_id, "reason": str(error)})
-        return error_result(error, job_id)
+        return error_result(error, job_id).to_json()
     if record.final:
         log.info("job answered from its record", extra={"request_id": request_id})
         return record.outcome
@@ -55,7 +54,7 @@ def recorded(
 def _finished(records: JobRecords, request_id: str, answer: dict[str, Any]) -> dict[str, Any]:
     try:
         record = records.finish(request_id, answer)
-    except (RegistryError, StoreError) as error:
+    except CodedError as error:
         # The answer still goes to RunPod, where a gateway finds it and writes the record.
         log.warning("record not written", extra={"request_id": request_id, "reason": str(error)})
         return answer
