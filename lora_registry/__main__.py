@@ -7,11 +7,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from errors import CodedError
+from lora_registry import fields
 from lora_registry.commands import Commands
 from lora_registry.registry import Registry
 from lora_registry.sweep import DEFAULT_GRACE
@@ -24,6 +25,8 @@ from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
 from worker.storage_settings import storage_options
+
+T = TypeVar("T")
 
 _FAILED: Final = 1
 _MISUSED: Final = 2  # argparse's own
@@ -89,9 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         ("register", "add a LoRA file as a version"),
     ):
         verb_parser = verbs.add_parser(verb, help=meaning)
-        verb_parser.add_argument("character_id")
+        verb_parser.add_argument("character_id", type=_by(fields.character_id))
         if verb == "activate":
-            verb_parser.add_argument("version")
+            verb_parser.add_argument("version", type=_by(fields.version_id))
         elif verb == "register":
             _add_register(verb_parser)
     _add_bucket_verbs(verbs)
@@ -100,6 +103,18 @@ def _parser() -> argparse.ArgumentParser:
             "--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
     return parser
+
+
+def _by(rule: Callable[[str], T]) -> Callable[[str], T]:
+    """A rule as argparse takes it, which shows only its own error's words."""
+
+    def parse(text: str) -> T:
+        try:
+            return rule(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -115,10 +130,13 @@ def _add_register(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--file", type=Path, help="a local .safetensors file")
     source.add_argument("--url", help="a public URL")
     source.add_argument("--key", help="an object of the bucket")
-    parser.add_argument("--name", help="display name")
-    parser.add_argument("--trigger", help="default: the file's own, else the character id")
-    parser.add_argument("--class-noun", default="person")
-    parser.add_argument("--strength", type=float, default=DEFAULT_STRENGTH)
+    text, strength = _by(fields.short_text), _by(lambda value: fields.strength(float(value)))
+    parser.add_argument("--name", type=text, help="display name")
+    parser.add_argument(
+        "--trigger", type=text, help="default: the file's own, else the character id"
+    )
+    parser.add_argument("--class-noun", type=text, default="person")
+    parser.add_argument("--strength", type=strength, default=DEFAULT_STRENGTH)
     parser.add_argument("--job-id", help="the same id again registers nothing twice")
     parser.add_argument("--no-activate", action="store_true")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lora_registry.character import CharacterHead, CharacterVersion
+from lora_registry.fields import trigger_of
 from lora_registry.inspection import facts_of
 from lora_registry.listing import all_character_ids
 from lora_registry.migration import export_characters, import_characters
@@ -107,9 +108,9 @@ class Commands:
             job_id=words.job_id or f"cli-{uuid.uuid4().hex[:12]}",
             weights=weights,
             facts=facts,
-            trigger=words.trigger
-            or facts.metadata.get("modelspec.trigger_phrase")
-            or words.character_id,
+            trigger=trigger_of(
+                words.trigger, facts.metadata.get("modelspec.trigger_phrase"), words.character_id
+            ),
             class_noun=words.class_noun,
             name=words.name,
             strength=words.strength,

@@ -3,7 +3,8 @@
 What the bucket says is in `lora_registry.store` (`StoreError` and its leaves).
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from errors import CodedError, ErrorCode
@@ -88,6 +89,15 @@ class InvalidRequest(RegistryError):
     """An identifier, cursor or option outside what the registry accepts."""
 
     code = ErrorCode.INVALID_INPUT
+
+
+@contextlib.contextmanager
+def refused_as(field: str) -> Iterator[None]:
+    """Turn what a rule of `lora_registry.fields` says into the refusal of a field."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidRequest(f"{field} {error}.", field=field) from None
 
 
 class LoraRejected(RegistryError):

@@ -5,23 +5,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from lora_registry import layout
+from lora_registry import fields, layout
 from lora_registry.character import CharacterVersion, milliseconds, parse_version
 from lora_registry.conditions import Conditions
-from lora_registry.errors import InvalidRequest, VersionNotFound
+from lora_registry.errors import VersionNotFound, refused_as
 from lora_registry.inspection import LoraFacts
 from lora_registry.replay import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
 
 DEFAULT_STRENGTH: Final = 1.0
-MAX_STRENGTH: Final = 2.0
-MAX_TEXT: Final = 200
 _REMEMBERED: Final = 4096  # documents of about 1 KB each, which never change
 _READERS: Final = 16
 WEIGHTS_TYPE: Final = "application/octet-stream"
@@ -121,10 +119,8 @@ class Versions:
             check_cancelled: called during hashing and upload; what it raises ends the call.
 
         Raises:
-            InvalidRequest: what is said about the file cannot be kept.
             StoreError: the store failed; doing it again is safe.
         """
-        _check(new)
         for version in ids:
             if layout.made_by(version, new.job_id):
                 return self.get(new.character_id, version)
@@ -196,18 +192,23 @@ class Versions:
         return version
 
 
-def _check(new: NewVersion) -> None:
-    """Refuse what a job could not use, or a document not hold. Raises InvalidRequest."""
-    if not -MAX_STRENGTH <= new.strength <= MAX_STRENGTH:  # also of what is not a number
-        raise InvalidRequest(
-            f"strength must be between -{MAX_STRENGTH:g} and {MAX_STRENGTH:g}.", field="strength"
-        )
-    for field in ("trigger", "class_noun", "name"):
-        text = getattr(new, field)
-        if text is not None and not (0 < len(text) <= MAX_TEXT and text.isprintable()):
-            raise InvalidRequest(
-                f"{field} must be 1 to {MAX_TEXT} printable characters.", field=field
-            )
+def checked(new: NewVersion) -> NewVersion:
+    """The same with every text in its one form, or refused: what no job could use.
+
+    Raises:
+        InvalidRequest: with the field; cheap, so ask before anything that is not.
+    """
+    with refused_as("character_id"):
+        fields.character_id(new.character_id)
+    with refused_as("strength"):
+        fields.strength(new.strength)
+    with refused_as("trigger"):
+        trigger = fields.short_text(new.trigger)
+    with refused_as("class_noun"):
+        class_noun = fields.short_text(new.class_noun)
+    with refused_as("name"):
+        name = None if new.name is None else fields.short_text(new.name)
+    return replace(new, trigger=trigger, class_noun=class_noun, name=name)
 
 
 def _after(ids: Sequence[str], now: datetime) -> datetime:

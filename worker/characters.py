@@ -2,6 +2,7 @@
 
 from lora_registry import inspection, tensorfile
 from lora_registry.character import CharacterHead
+from lora_registry.fields import trigger_of
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
@@ -84,7 +85,9 @@ def _register(
         job_id=context.job_id,
         weights=path,
         facts=facts,
-        trigger=job.trigger or facts.metadata.get("modelspec.trigger_phrase") or character_id,
+        trigger=trigger_of(
+            job.trigger, facts.metadata.get("modelspec.trigger_phrase"), character_id
+        ),
         class_noun=job.class_noun,
         name=job.name,
         strength=DEFAULT_STRENGTH if job.strength is None else job.strength,

@@ -20,11 +20,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from lora_registry import fields
 from worker.errors import InvalidInput
 from worker.refusals import refusal
 
 MAX_SEED: Final = 2**64 - 1  # KSampler's own maximum, from its node spec
 MAX_INPUT_DEPTH: Final = 16
+MIN_PHOTOS: Final = 5
+MAX_PHOTOS: Final = 100
+MAX_CAPTION: Final = 2000  # characters
 _PARAM_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -49,16 +53,21 @@ def _short_plain_names(params: dict[str, Any]) -> dict[str, Any]:
 
 
 Text = Annotated[str, Field(max_length=8192), AfterValidator(_printable)]
-ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-CharacterId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
-VersionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", max_length=128)]
+# Names, triggers, nouns and ids by the registry's own rules, so what passes here is registered.
+ShortText = Annotated[
+    str, Field(min_length=1, max_length=fields.MAX_TEXT), AfterValidator(fields.short_text)
+]
+CharacterId = Annotated[str, Field(pattern=f"^{fields.CHARACTER_ID}$", max_length=64)]
+VersionId = Annotated[str, Field(pattern=f"^{fields.VERSION_ID}$", max_length=128)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
 WorkflowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 Side = Annotated[int, Field(ge=256, le=2048, multiple_of=8)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=100)]
 Cfg = Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
-Strength = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Strength = Annotated[
+    float, Field(ge=-fields.MAX_STRENGTH, le=fields.MAX_STRENGTH, allow_inf_nan=False)
+]
 Timeout = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
 SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 ParamValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | Text
@@ -98,7 +107,7 @@ class Source(Strict):
 class Photo(Source):
     """A reference photo; a caption given here wins over any that we would write."""
 
-    caption: Annotated[Text, Field(max_length=2000)] | None = None
+    caption: Annotated[Text, Field(max_length=MAX_CAPTION)] | None = None
 
 
 class CharacterUse(Strict):
@@ -204,9 +213,11 @@ class TrainJob(Request):
     task: Literal["train"]
     character_id: CharacterId
     name: ShortText | None = None
-    images: Annotated[list[Photo], Field(min_length=5, max_length=100)] | None = None
+    images: Annotated[list[Photo], Field(min_length=MIN_PHOTOS, max_length=MAX_PHOTOS)] | None = (
+        None
+    )
     archive: Source | None = None
-    trigger: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")] | None = None
+    trigger: ShortText | None = None
     class_noun: ShortText = "person"
     steps: Annotated[int, Field(ge=1, le=20_000)] | None = None
     rank: Annotated[int, Field(ge=1, le=128)] | None = None
