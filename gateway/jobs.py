@@ -199,6 +199,10 @@ class Jobs:
         """What RunPod's webhook must bring to be heard."""
         return hmac.new(self._key, job_id.encode(), hashlib.sha256).hexdigest()[:32]
 
+    def matches(self, job_id: str, token: str) -> bool:
+        """Whether a token is the job's, in constant time."""
+        return hmac.compare_digest(self.token(job_id).encode(), token.encode())
+
 
 def job_id_of(caller: str, idempotency_key: str) -> str:
     """The id of the one job that a caller's Idempotency-Key stands for."""
@@ -207,6 +211,7 @@ def job_id_of(caller: str, idempotency_key: str) -> str:
 
 
 def was_refused(record: JobRecord) -> bool:
+    """Whether RunPod would not take the job: its caller knows, and may send it again."""
     code = (record.error or {}).get("code")
     return code == "endpoint_unavailable" and not record.platform_ids
 
