@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from families.library import Families
+from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
 from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
@@ -35,6 +37,8 @@ class Resources:
     records: JobRecords
     loras: LoraCache
     workflows: Library
+    families: Families
+    recogniser: Recogniser
     engine: Engine
     comfyui: ComfyUIClient
     availability: Availability

@@ -50,7 +50,7 @@ def cast(
     """
     if not uses:
         return ()
-    if workflow.loras is None:
+    if not workflow.loras:
         raise InvalidInput(f"workflow: {workflow.name!r} takes no characters.", field="workflow")
     return tuple(resources.pool.map(lambda use: _resolve(use, workflow, resources), uses))
 
