@@ -38,6 +38,10 @@ def run(_job: HealthJob, resources: Resources, context: JobContext) -> HealthRes
                 problems=list(lacking.get(name, [])),
             )
             for name, workflow in resources.workflows.items()
+        }
+        | {
+            name: WorkflowHealth(kind="", digest="", ok=False, problems=lacking[name])
+            for name in resources.workflows.broken
         },
         cache=CacheHealth(**dataclasses.asdict(resources.loras.usage())),
         comfyui=comfyui,

@@ -60,7 +60,7 @@ def resolve_characters(
     """
     if not uses:
         return ()
-    if workflow.loras is None:
+    if not workflow.loras:
         raise InvalidInput(f"workflow: {workflow.name!r} takes no characters.", field="workflow")
 
     def resolve(use: CharacterUse) -> ResolvedCharacter:

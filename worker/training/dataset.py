@@ -12,6 +12,7 @@ from PIL import Image
 
 from lora_registry.tensorfile import sha256_of
 from worker import media
+from worker.contract import MIN_PHOTOS
 from worker.errors import DatasetRejected, ImageRejected
 from worker.training.captions import Captioner, with_trigger
 from worker.training.fetching import Check, Fetched, Limits
@@ -28,7 +29,6 @@ from worker.training.photos import (
 )
 from worker.training.trainer import PreparedDataset, PreparedPhoto
 
-MIN_PHOTOS: Final = 5
 GOOD_PHOTOS: Final = 10
 _AT_ONCE: Final = 2  # a decoded 24 MP photo takes 100 MB
 
