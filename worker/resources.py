@@ -10,6 +10,7 @@ from pathlib import Path
 from families.library import Families
 from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker.availability import Availability
 from worker.cancel import CancelToken
@@ -33,6 +34,7 @@ class Resources:
     store: ObjectStore
     sources: SourceReader
     registry: Registry
+    records: JobRecords
     loras: LoraCache
     workflows: Library
     families: Families
