@@ -1,14 +1,14 @@
 """What ComfyUI's console says of LoRAs that it did not apply, kept to be asked by time.
 
 ComfyUI completes a prompt whose LoRA does not fit its checkpoint and only logs it, a line a tensor
-(`comfy/lora.py`, `comfy/sd.py` and `comfy/weight_adapter/` of 0.33.0). It runs one prompt at a time,
+(`comfy/lora.py`, `comfy/sd.py`, `comfy/weight_adapter/` of 0.33.0). It runs one prompt at a time,
 so the lines of a prompt are those between its start and its end.
 """
 
 import re
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -19,9 +19,11 @@ MAX_LINES: Final = 50_000
 _NOT_LOADED: Final = re.compile(r"lora key not loaded: (\S+)")
 _FAILED: Final = re.compile(
     r"ERROR (?:lora|loha|lokr|glora|oft|boft) (\S+) |"
-    r"WARNING SHAPE MISMATCH (\S+) WEIGHT NOT MERGED|NOT LOADED (\S+)|Calculate Weight Failed: \S+ (\S+)"
+    r"WARNING SHAPE MISMATCH (\S+) WEIGHT NOT MERGED|NOT LOADED (\S+)|"
+    r"Calculate Weight Failed: \S+ (\S+)"
 )
 _KEY_CHARACTERS: Final = 200
+_REMEMBERED: Final = 256  # prompts that differ in LoRAs or workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class LoraLog:
         self._clock = clock
         self._lock = threading.Lock()
         self._lines: deque[tuple[float, str, bool]] = deque(maxlen=MAX_LINES)
+        self._said: OrderedDict[tuple[str, ...], Unapplied] = OrderedDict()
 
     def take(self, text: str) -> bool:
         """Remember a line if it is about a LoRA that was not applied; whether it is."""
@@ -55,14 +58,29 @@ class LoraLog:
             return False
         return True
 
-    def between(self, start: float, end: float) -> Unapplied:
-        """What was said in a span of the monotonic clock, in seconds."""
+    def of_prompt(self, seconds: float, names: tuple[str, ...]) -> Unapplied:
+        """What was said of a prompt that has just ended.
+
+        Of what lies in its cache ComfyUI says nothing again, so what was said of the same files
+        in the same workflow before counts too.
+
+        Args:
+            seconds: how long it ran.
+            names: its LoRA files and its workflow.
+        """
         with self._lock:
-            lines = [(name, failed) for at, name, failed in self._lines if start <= at <= end]
-        return Unapplied(
-            keys=frozenset(name for name, failed in lines if not failed),
-            weights=frozenset(name for name, failed in lines if failed),
-        )
+            since = self._clock() - seconds
+            before = self._said.pop(names, Unapplied())
+            said = [(name, failed) for at, name, failed in self._lines if at >= since]
+            both = Unapplied(
+                keys=before.keys.union(name for name, failed in said if not failed),
+                weights=before.weights.union(name for name, failed in said if failed),
+            )
+            if both.keys or both.weights:
+                self._said[names] = both
+            while len(self._said) > _REMEMBERED:
+                self._said.popitem(last=False)
+        return both
 
     def _add(self, name: str, *, failed: bool) -> None:
         with self._lock:

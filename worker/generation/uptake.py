@@ -4,19 +4,14 @@ A LoRA that fits its family by name can still meet a checkpoint of another shape
 completes the prompt and shows a stranger; here that is an error, or a warning in the result.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from families.adapters import split_key
 from lora_registry.tensorfile import read_header
 from worker.comfyui.lora_log import Unapplied
 from worker.errors import InvalidInput
-
-_REMEMBERED: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +29,6 @@ class Applied:
     path: Path
     modules: int
     lost: int
-
-
-@dataclass(slots=True)
-class UptakeMemory:
-    """What was said when a LoRA was first applied: from its cache ComfyUI does not say it again."""
-
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _said: OrderedDict[tuple[str, ...], Unapplied] = field(default_factory=OrderedDict)
-
-    def completed(self, names: tuple[str, ...], said: Unapplied) -> Unapplied:
-        """What was said now, with what was said of the same files in the same workflow before."""
-        with self._lock:
-            before = self._said.pop(names, Unapplied())
-            both = Unapplied(before.keys | said.keys, before.weights | said.weights)
-            if both.keys or both.weights:
-                self._said[names] = both
-            while len(self._said) > _REMEMBERED:
-                self._said.popitem(last=False)
-        return both
 
 
 def applied(character_id: str, path: Path, unapplied: Unapplied, *, alone: bool) -> Applied:
@@ -91,6 +67,6 @@ def warnings_of(used: Sequence[Applied], workflow: str) -> list[str]:
         if lora.lost:
             warnings.append(
                 f"The checkpoint of workflow {workflow!r} takes {lora.modules - lora.lost} of the "
-                f"{lora.modules} modules of {lora.character_id!r}'s LoRA; it may look unlike itself."
+                f"{lora.modules} modules of {lora.character_id!r}'s LoRA; expect less likeness."
             )
     return warnings

@@ -11,7 +11,7 @@ from lora_registry.tensorfile import read_header
 from worker.comfyui.console import OutputLog
 from worker.comfyui.lora_log import LoraLog, Unapplied
 from worker.errors import InvalidInput
-from worker.generation.uptake import UptakeMemory, applied, warnings_of
+from worker.generation.uptake import applied, warnings_of
 
 
 def test_thousands_of_lines_become_one(caplog: pytest.LogCaptureFixture) -> None:
@@ -26,7 +26,7 @@ def test_thousands_of_lines_become_one(caplog: pytest.LogCaptureFixture) -> None
         "Prompt executed in 2.0 seconds",
     ]
     assert vars(caplog.records[0])["lines"] == 1656
-    assert len(log.between(0, float("inf")).keys) == 1656
+    assert len(log.of_prompt(60, ("demo", "sdxl")).keys) == 1656
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,27 @@ def test_thousands_of_lines_become_one(caplog: pytest.LogCaptureFixture) -> None
 def test_every_way_in_which_comfyui_says_it(line: str) -> None:
     log = LoraLog()
     assert log.take(line)
-    assert log.between(0, float("inf")).weights == {"diffusion_model.a.weight"}
+    assert log.of_prompt(60, ("demo", "sdxl")).weights == {"diffusion_model.a.weight"}
 
 
 def test_only_what_was_said_during_the_prompt_counts() -> None:
-    now = iter((1.0, 5.0, 9.0))
-    log = LoraLog(lambda: next(now))
-    for name in "abc":
+    now = [0.0]
+    log = LoraLog(lambda: now[0])
+    for at, name in enumerate("abc"):
+        now[0] = float(at)
         log.take(f"lora key not loaded: {name}")
     assert not log.take("Requested to load SDXL")
-    assert log.between(2, 8).keys == {"b"}
+    assert log.of_prompt(1.5, ("file", "sdxl")).keys == {"b", "c"}
+
+
+def test_what_comfyui_says_once_is_remembered_for_its_cache() -> None:
+    now = [0.0]
+    log = LoraLog(lambda: now[0])
+    log.take("lora key not loaded: a")
+    assert log.of_prompt(1, ("file", "sdxl")).keys == {"a"}
+    now[0] = 100.0
+    assert log.of_prompt(1, ("file", "sdxl")).keys == {"a"}
+    assert not log.of_prompt(1, ("file", "other")).keys
 
 
 def test_a_lora_of_which_nothing_was_taken_is_an_error(tmp_path: Path) -> None:
@@ -73,10 +84,3 @@ def test_one_of_which_some_was_taken_is_a_warning(tmp_path: Path) -> None:
     beside = applied("mira", tmp_path / "demo", said, alone=False)
     assert beside.lost == len(lost)
     assert not warnings_of([applied("mira", tmp_path / "demo", Unapplied(), alone=True)], "sdxl")
-
-
-def test_what_comfyui_says_once_is_remembered_for_its_cache() -> None:
-    memory, said = UptakeMemory(), Unapplied(frozenset({"a"}))
-    assert memory.completed(("file", "sdxl"), said) == said
-    assert memory.completed(("file", "sdxl"), Unapplied()) == said
-    assert memory.completed(("file", "other"), Unapplied()) == Unapplied()
