@@ -158,7 +158,7 @@ class Generation(Request):
         return self
 
     @property
-    def cast(self) -> tuple[CharacterUse, ...]:
+    def used_characters(self) -> tuple[CharacterUse, ...]:
         """The characters of the picture, in order, however the job named them."""
         if self.character_id is None:
             return tuple(self.characters)

@@ -18,6 +18,7 @@ Alpha = Literal["white", "keep"]
 MAX_PIXELS: Final = 40_000_000
 _READ_FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _QUALITY: Final[Mapping[ImageFormat, int]] = {"png": 0, "jpeg": 92, "webp": 90}
+_FULL_CHROMA_QUALITY: Final = 90
 _ORIENTATION: Final = 0x0112  # EXIF
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 # What Pillow's decoders raise for bytes that are broken; a bomb is one of the first two.
@@ -107,7 +108,8 @@ def encode(image: Image.Image, image_format: ImageFormat, quality: int | None = 
     wanted = _QUALITY[image_format] if quality is None else quality
     options: Mapping[ImageFormat, Mapping[str, Any]] = {
         "png": {"compress_level": 1},
-        "jpeg": {"quality": wanted, "subsampling": 0},
+        # No loss of colour detail where quality is asked for.
+        "jpeg": {"quality": wanted, "subsampling": 0 if wanted >= _FULL_CHROMA_QUALITY else 2},
         "webp": {"quality": wanted, "method": 2},
     }
     plain = _flat(image) if image_format == "jpeg" else _plain(image)

@@ -80,14 +80,7 @@ class Worker:
         self._held.callback(engine.stop)
         engine.start()
         store = hold(ObjectStore(storage_options(settings)))
-        comfyui = hold(
-            ComfyUIClient(
-                engine.url,
-                output_directory=engine.output_directory,
-                input_directory=engine.input_directory,
-                alive=lambda: engine.alive,
-            )
-        )
+        comfyui = hold(ComfyUIClient(engine))
         workflows = load_library(settings.workflows_dir)
         families = load_families(settings.families_dir)
         return Resources(
@@ -122,6 +115,7 @@ class Worker:
         if self.settings.warmup_workflow:
             with self._boot.phase("warm_up"):
                 warm_up(self.resources, self.settings.warmup_workflow)
+                self.resources.engine.ensure_ready()
         storage.result()
         self._boot.finish()
 
@@ -190,7 +184,8 @@ class Worker:
             return result
 
     def _failure(self, error: CodedError, job_id: str) -> dict[str, Any]:
-        lost = isinstance(error, EngineUnavailable) and not self.resources.engine.alive
+        # By now a restart has been tried: one that did not help asks for another worker.
+        lost = isinstance(error, EngineUnavailable) and not self.resources.engine.ready
         replace = lost or isinstance(error, EngineCrashed)
         return error_result(error, job_id, refresh_worker=replace).to_json()
 

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import re
 import threading
 import time
 from typing import Any
@@ -42,7 +43,7 @@ def test_a_picture_without_a_character(harness: WorkerHarness) -> None:
     assert hashlib.sha256(body).hexdigest() == output["sha256"]
     assert len(body) == output["bytes"]
     assert output["key"].startswith("base/outputs/")
-    assert output["key"].endswith("/plain/0.png")
+    assert re.search(r"/plain/[0-9a-f]{8}/0\.png$", output["key"])
     image = picture(output["url"])
     assert (image.width, image.height) == (256, 256) == (output["width"], output["height"])
     graph = graph_of(image)
@@ -136,11 +137,46 @@ def test_a_job_without_a_seed_draws_one_that_a_retry_draws_again(harness: Worker
     again = harness.run(SMALL, job_id="job-1")
     other = harness.run(SMALL, job_id="job-2")
     assert one["seed"] == again["seed"] != other["seed"]
-    assert one["outputs"][0]["key"] == again["outputs"][0]["key"]
-    assert harness.keys(one["outputs"][0]["key"].rsplit("/", 1)[0] + "/") == [
-        one["outputs"][0]["key"],
-        one["manifest"]["key"],
-    ]
+
+
+def test_a_late_copy_of_a_job_takes_back_nothing_of_the_first(harness: WorkerHarness) -> None:
+    """RunPod delivers at least once: both runs have the same id, the second is cancelled late."""
+    first = harness.run(SMALL, job_id="copied")
+    cancel = CancelToken()
+
+    class CancelledAtTheEnd:
+        """The store; once the outputs are on their way the job is cancelled."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "presign":
+                return self.presign
+            return getattr(store, name)
+
+        def presign(self, key: str, *args: Any, **options: Any) -> Any:
+            if key.endswith("manifest.json"):
+                while not stored:
+                    time.sleep(0.01)
+                stored[0].wait(10)
+                cancel.cancel()
+            return store.presign(key, *args, **options)
+
+        def upload(self, *args: Any, **options: Any) -> Any:
+            stored.append(threading.Event())
+            info = store.upload(*args, **options)
+            stored[-1].set()
+            return info
+
+    stored: list[threading.Event] = []
+    store, resources = harness.resources.store, harness.worker.resources
+    harness.worker.resources = dataclasses.replace(resources, store=CancelledAtTheEnd())  # type: ignore[arg-type] # the store and a cancel
+    try:
+        second = harness.run(SMALL, job_id="copied", cancel=cancel)
+    finally:
+        harness.worker.resources = resources
+    assert second["code"] == "cancelled"
+    keys = {output["key"] for output in first["outputs"]} | {first["manifest"]["key"]}
+    assert keys == {key for key in harness.keys("base/outputs/") if "/copied/" in key}
+    assert fetched(first["outputs"][0]["url"])
 
 
 def test_the_manifest_has_all_it_takes_to_make_the_picture_again(harness: WorkerHarness) -> None:
