@@ -13,6 +13,7 @@ from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
 from worker.comfyui.engine import Engine
+from worker.pictures import Pictures
 from worker.progress import Progress
 from worker.settings import Settings
 from worker.sources import SourceReader
@@ -30,6 +31,7 @@ class Resources:
     settings: Settings
     store: ObjectStore
     sources: SourceReader
+    pictures: Pictures
     registry: Registry
     loras: LoraCache
     workflows: Library
