@@ -34,6 +34,7 @@ FORMAT_NAMES: Final = "JPEG, PNG, WebP, HEIC, AVIF, TIFF, BMP or GIF"
 _JPEG_FACTOR: Final = 5.0
 _PROGRESSIVE_FACTOR: Final = 2.5
 _QUALITY: Final[Mapping[ImageFormat, int]] = {"png": 0, "jpeg": 92, "webp": 90}
+_FULL_CHROMA_QUALITY: Final = 90
 _ORIENTATION: Final = 0x0112  # EXIF
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 _HEAD_BYTES: Final = 512
@@ -145,7 +146,8 @@ def encode(image: Image.Image, image_format: ImageFormat, quality: int | None = 
     wanted = _QUALITY[image_format] if quality is None else quality
     options: Mapping[ImageFormat, Mapping[str, Any]] = {
         "png": {"compress_level": 1},
-        "jpeg": {"quality": wanted, "subsampling": 0},
+        # No loss of colour detail where quality is asked for.
+        "jpeg": {"quality": wanted, "subsampling": 0 if wanted >= _FULL_CHROMA_QUALITY else 2},
         "webp": {"quality": wanted, "method": 2},
     }
     plain = _flat(image) if image_format == "jpeg" else _plain(image)

@@ -7,7 +7,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from families.library import Families
+from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker.availability import Availability
 from worker.cancel import CancelToken
@@ -33,8 +36,11 @@ class Resources:
     sources: SourceReader
     pictures: Pictures
     registry: Registry
+    records: JobRecords
     loras: LoraCache
     workflows: Library
+    families: Families
+    recogniser: Recogniser
     engine: Engine
     comfyui: ComfyUIClient
     availability: Availability

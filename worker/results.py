@@ -73,6 +73,7 @@ class GenerationResult(Result):
     characters: list[CharacterResult] | None = None
     workflow: WorkflowResult
     manifest: ManifestResult
+    warnings: list[str] | None = None
     timings_ms: dict[str, float]
 
 
@@ -110,9 +111,10 @@ class CharacterDetailResult(RegistryResult):
 
 
 class CharacterChangedResult(RegistryResult):
-    """Every other action: the character as it stands after it."""
+    """Every other action: the character as it stands after it, and what a person should know."""
 
     character: CharacterHead
+    warnings: list[str] = []
 
 
 class PhotoReason(Result):
