@@ -8,7 +8,6 @@ from worker.comfyui.options import start_arguments
 from worker.comfyui.process import ComfyUIOptions, ComfyUIProcess
 from worker.settings import Settings, default_python, inherited_environment
 from worker.sources import SourceOptions
-from worker.storage import StorageOptions
 
 _LEAST_BUDGET: Final = 1_000_000
 _MODEL_KINDS: Final = (
@@ -60,22 +59,6 @@ def lora_budget(settings: Settings) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     cached = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return max((shutil.disk_usage(folder).free + cached) // 2, _LEAST_BUDGET)
-
-
-def storage_options(settings: Settings) -> StorageOptions:
-    """The bucket."""
-    return StorageOptions(
-        bucket=settings.s3_bucket,
-        access_key_id=settings.s3_access_key_id,
-        secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-        provider=settings.storage_provider,
-        endpoint_url=settings.s3_endpoint_url,
-        supabase_project_ref=settings.supabase_project_ref,
-        region=settings.s3_region,
-        addressing_style=settings.s3_addressing_style,
-        prefix=settings.s3_prefix,
-        public_base_url=settings.public_base_url,
-    )
 
 
 def source_options(settings: Settings) -> SourceOptions:

@@ -73,6 +73,7 @@ class GenerationResult(Result):
     characters: list[CharacterResult] | None = None
     workflow: WorkflowResult
     manifest: ManifestResult
+    warnings: list[str] | None = None
     timings_ms: dict[str, float]
 
 
@@ -110,9 +111,10 @@ class CharacterDetailResult(RegistryResult):
 
 
 class CharacterChangedResult(RegistryResult):
-    """Every other action: the character as it stands after it."""
+    """Every other action: the character as it stands after it, and what a person should know."""
 
     character: CharacterHead
+    warnings: list[str] = []
 
 
 class PhotoReason(Result):
@@ -264,6 +266,17 @@ class CacheHealth(Result):
     budget_bytes: int
 
 
+class FamilyHealth(Result):
+    """One base model, and what this worker lacks to use its characters."""
+
+    title: str
+    licence: str
+    commercial: bool
+    workflows: list[str]
+    ok: bool
+    lacks: list[str]
+
+
 class HealthResult(Result):
     """The result of health jobs."""
 
@@ -276,6 +289,7 @@ class HealthResult(Result):
     ]
     versions: dict[str, str]
     workflows: dict[str, WorkflowHealth]
+    families: dict[str, FamilyHealth]
     cache: CacheHealth
     comfyui: ComfyUIHealth
     storage: StorageHealth

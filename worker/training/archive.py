@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, NoReturn
 
+from worker.contract import MAX_CAPTION, MAX_PHOTOS
 from worker.errors import DatasetRejected
 
 _END: Final = b"PK\x05\x06"
@@ -23,7 +24,6 @@ _END_BYTES: Final = 22
 _MAX_COMMENT: Final = 65_535
 _CHUNK: Final = 256 * 1024
 _MAX_CAPTION_BYTES: Final = 16 * 1024
-_MAX_CAPTION: Final = 2000
 _RATIO_MATTERS_FROM: Final = 1_000_000
 _ENCRYPTED: Final = 0x1
 _DAMAGED: Final = (
@@ -54,7 +54,7 @@ class ArchiveLimits:
         directory_bytes: size of the archive's own table, which is read into memory whole.
     """
 
-    photos: int = 100
+    photos: int = MAX_PHOTOS
     photo_bytes: int = 25_000_000
     total_bytes: int = 2_500_000_000
     ratio: float = 100.0
@@ -113,7 +113,7 @@ def unpack(
 def caption_text(raw: bytes) -> str:
     """The caption in a text file: one line, no control characters, at most 2,000 characters."""
     text = raw.decode("utf-8-sig", errors="replace")
-    return " ".join(_CONTROL.sub(" ", text).split())[:_MAX_CAPTION]
+    return " ".join(_CONTROL.sub(" ", text).split())[:MAX_CAPTION]
 
 
 class _Budget:
