@@ -150,6 +150,7 @@ WORKDIR /app
 COPY builder/__init__.py builder/errors.py builder/manifest.py builder/library.py \
     builder/link_models.py builder/models.toml builder/healthcheck.py builder/make_bucket.py builder/
 COPY --chmod=755 builder/entrypoint.sh builder/
+COPY families families
 COPY lora_registry lora_registry
 COPY workflows workflows
 COPY worker worker

@@ -17,6 +17,7 @@ CUDA_VERSIONS: Final = ("12.8", "12.9", "13.0")  # what torch of the Dockerfile'
 _OF_THE_IMAGE: Final = frozenset(
     [
         "workflows_dir",
+        "families_dir",
         "work_dir",
         "lora_cache_dir",
         "worker_tasks",

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from errors import CodedError
+from families.library import load_families
+from families.recognition import Recogniser
 from lora_registry import fields
-from lora_registry.commands import Commands
+from lora_registry.commands import Commands, Examined
 from lora_registry.registry import Registry
 from lora_registry.sweep import DEFAULT_GRACE
 from lora_registry.versions import DEFAULT_STRENGTH
@@ -21,6 +23,7 @@ from worker.assembly import source_options, storage_options
 from worker.contract import Source
 from worker.errors import InvalidSettings
 from worker.logs import configure
+from worker.loras import examine
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
@@ -60,7 +63,12 @@ def _run(words: argparse.Namespace, settings: Settings) -> int:
         def fetch(words: argparse.Namespace) -> Path:
             return words.file or _fetched(words, settings, store, Path(scratch) / "lora")
 
-        commands = Commands(Registry(store), store, fetch)
+        def look_into(path: Path, base_model: str | None) -> Examined:
+            recogniser = Recogniser(load_families(settings.families_dir))
+            found = examine(path, recogniser, base_model=base_model)
+            return Examined(found.base_model, found.format, found.rank, found.metadata)
+
+        commands = Commands(Registry(store), store, fetch, look_into)
         for line in commands.run(words):
             sys.stdout.write(f"{json.dumps(line.document) if words.json else line.text}\n")
             sys.stdout.flush()
@@ -135,6 +143,7 @@ def _add_register(parser: argparse.ArgumentParser) -> None:
         "--trigger", type=text, help="default: the file's own, else the character id"
     )
     parser.add_argument("--class-noun", type=text, default="person")
+    parser.add_argument("--base-model", help="a family; only where the file fits several alike")
     parser.add_argument("--strength", type=strength, default=DEFAULT_STRENGTH)
     parser.add_argument("--job-id", help="the same id again registers nothing twice")
     parser.add_argument("--no-activate", action="store_true")

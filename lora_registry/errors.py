@@ -4,8 +4,7 @@ What the bucket says is in `lora_registry.store` (`StoreError` and its leaves).
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from errors import CodedError, ErrorCode
 
@@ -98,15 +97,6 @@ def refused_as(field: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise InvalidRequest(f"{field} {error}.", field=field) from None
-
-
-class LoraRejected(RegistryError):
-    """A safetensors file that is no LoRA this worker can use; the message says what to do."""
-
-    code = ErrorCode.INVALID_INPUT
-
-    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, field="source", details=details)
 
 
 class LoraCorrupt(RegistryError):

@@ -14,7 +14,6 @@ from lora_registry import fields, layout
 from lora_registry.character import CharacterVersion, milliseconds, parse_version
 from lora_registry.conditions import Conditions
 from lora_registry.errors import VersionNotFound, refused_as
-from lora_registry.inspection import LoraFacts
 from lora_registry.replay import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
@@ -33,10 +32,11 @@ class NewVersion:
         character_id: whose it is.
         job_id: the job that made it; the same id again means the same version.
         weights: the local .safetensors file.
-        facts: what `inspection.inspect` found.
+        base_model: the family it is for, as the caller found it.
+        format: the file's key layout, for people.
+        rank: the rank that most of its modules have.
         trigger: the word that calls the character in a prompt.
         class_noun: what the character is ("person").
-        base_model: the family it is for; None takes what the file's shapes say.
         name: the character's display name; None keeps the present one, or takes the id.
         strength: what a job uses that names none, -2 to 2.
         training: what is worth keeping about how it came to be, JSON values only.
@@ -45,10 +45,11 @@ class NewVersion:
     character_id: str
     job_id: str
     weights: Path
-    facts: LoraFacts
+    base_model: str
+    format: str
+    rank: int
     trigger: str
     class_noun: str = "person"
-    base_model: str | None = None
     name: str | None = None
     strength: float = DEFAULT_STRENGTH
     training: dict[str, Any] | None = None
@@ -173,13 +174,13 @@ class Versions:
             job_id=new.job_id,
             key=layout.weights_key(new.character_id, sha256),
             sha256=sha256,
-            size=new.facts.size,
-            rank=new.facts.rank,
+            size=new.weights.stat().st_size,
+            rank=new.rank,
             strength=new.strength,
-            format=new.facts.format,
+            format=new.format,
             trigger=new.trigger,
             class_noun=new.class_noun,
-            base_model=new.base_model or new.facts.base_model,
+            base_model=new.base_model,
             created_at=created_at,
             training=new.training,
         )

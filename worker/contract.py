@@ -240,6 +240,7 @@ class CharactersJob(Strict):
     trigger: ShortText | None = None
     class_noun: ShortText = "person"
     strength: Strength | None = None
+    base_model: WorkflowName | None = None
     activate: bool = True
     status: Literal["active", "deleted"] | None = None
     order: Literal["id", "newest"] = "id"

@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from families.library import Families
+from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
 from lora_registry.registry import Registry
 from worker.availability import Availability
@@ -33,6 +35,8 @@ class Resources:
     registry: Registry
     loras: LoraCache
     workflows: Library
+    families: Families
+    recogniser: Recogniser
     engine: Engine
     comfyui: ComfyUIClient
     availability: Availability

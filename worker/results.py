@@ -110,9 +110,10 @@ class CharacterDetailResult(RegistryResult):
 
 
 class CharacterChangedResult(RegistryResult):
-    """Every other action: the character as it stands after it."""
+    """Every other action: the character as it stands after it, and what a person should know."""
 
     character: CharacterHead
+    warnings: list[str] = []
 
 
 class PhotoReason(Result):

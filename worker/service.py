@@ -13,6 +13,8 @@ from types import TracebackType
 from typing import Any, Final, Self, assert_never
 
 from errors import CodedError
+from families.library import load_families
+from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
 from lora_registry.registry import Registry
 from worker import assembly, characters, health, image, train, video
@@ -54,7 +56,7 @@ class Worker:
         settings: frozen; nothing here reads the environment.
 
     Raises:
-        WorkflowInvalid: a workflow folder that cannot be used.
+        WorkflowInvalid, FamilyInvalid: a folder that cannot be used.
         EngineUnavailable: ComfyUI's program is not there.
     """
 
@@ -84,6 +86,7 @@ class Worker:
             )
         )
         workflows = load_library(settings.workflows_dir)
+        families = load_families(settings.families_dir)
         return Resources(
             settings=settings,
             store=store,
@@ -91,6 +94,8 @@ class Worker:
             registry=Registry(store),
             loras=LoraCache(store, settings.loras_folder, settings.lora_cache_bytes),
             workflows=workflows,
+            families=families,
+            recogniser=Recogniser(families),
             engine=engine,
             comfyui=comfyui,
             availability=Availability(workflows, comfyui),

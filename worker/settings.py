@@ -118,6 +118,10 @@ class Settings(BaseModel):
         Path(__file__).resolve().parent.parent / "workflows",
         description="Folder of workflow folders; drop-ins go here.",
     )
+    families_dir: Path = Field(
+        Path(__file__).resolve().parent.parent / "families",
+        description="Folder of base-model families; drop-ins go here.",
+    )
     work_dir: Path = Field(Path("/tmp/worker"), description="Temporary files; emptied as jobs end.")  # noqa: S108 - a container's own
     lora_cache_dir: Path | None = Field(
         None, description="LoRA files on local disk; default `WORK_DIR/loras`."

@@ -8,10 +8,11 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from local.lora_file import write_demo_lora
-from lora_registry.inspection import inspect
 from lora_registry.versions import NewVersion
 from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, png
 from worker.availability import Availability
@@ -286,7 +287,7 @@ def test_a_character_of_another_base_model_is_refused_not_rendered_wrong(
 ) -> None:
     path = harness.folder / "old.safetensors"
     write_demo_lora(path, rank=1, seed=70)
-    new = NewVersion("old", "old", path, inspect(path), "ooo", base_model="sd15")
+    new = NewVersion("old", "old", path, "sd15", "kohya", 1, "ooo")
     harness.resources.registry.add_version(new)
     before = harness.prompts_run()
     refused = harness.run(SMALL | {"character_id": "old"})
@@ -342,3 +343,27 @@ def test_every_workflow_can_warm_up_and_leaves_nothing(harness: WorkerHarness, n
     before = harness.prompts_run()
     warm_up(harness.resources, name)
     assert harness.prompts_run() == before + 1
+
+
+def test_a_lora_of_a_family_without_a_workflow_registers_with_a_warning(
+    harness: WorkerHarness,
+) -> None:
+    path = harness.folder / "qwen.safetensors"
+    name = "diffusion_model.transformer_blocks.40.attn.to_k"
+    parts = {"lora_A": (4, 3072), "lora_B": (3072, 4)}
+    save_file({f"{name}.{p}.weight": np.ones(s, np.float16) for p, s in parts.items()}, path)
+    harness.put("inputs/qwen.safetensors", path.read_bytes())
+    job = {
+        "task": "characters",
+        "action": "register",
+        "character_id": "qwen",
+        "source": {"key": "inputs/qwen.safetensors"},
+    }
+    refused = harness.run(job | {"base_model": "sdxl"})
+    assert (refused["code"], refused["details"]["recognised"]) == ("invalid_input", ["qwen_image"])
+    answer = harness.run(job | {"base_model": "qwen_image"})
+    assert answer["character"]["base_model"] == "qwen_image"
+    assert len(answer["warnings"]) == 1
+    assert "No workflow of this worker runs on qwen_image" in answer["warnings"][0]
+    used = harness.run(SMALL | {"character_id": "qwen"})
+    assert "was trained on qwen_image" in used["error"]

@@ -36,7 +36,8 @@ def test_hub_offers_every_setting_but_those_of_the_image() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     of_the_image = {name for name in missing if name in dockerfile or name.startswith("RUNPOD_")}
     assert missing - of_the_image == {
-        *("WORKFLOWS_DIR", "WORK_DIR", "LORA_CACHE_DIR", "MODELS_DIR", "KOHYA_PYTHON"),
+        *("WORKFLOWS_DIR", "FAMILIES_DIR", "WORK_DIR", "LORA_CACHE_DIR", "MODELS_DIR"),
+        "KOHYA_PYTHON",
         *("COMFYUI_PYTHON", "COMFYUI_URL", "COMFYUI_START_TIMEOUT_S"),
     }
 
