@@ -19,7 +19,7 @@ from lora_registry.commands import Commands, Examined
 from lora_registry.registry import Registry
 from lora_registry.sweep import DEFAULT_GRACE
 from lora_registry.versions import DEFAULT_STRENGTH
-from worker.assembly import source_options, storage_options
+from worker.assembly import source_options
 from worker.contract import Source
 from worker.errors import InvalidSettings
 from worker.logs import configure
@@ -27,6 +27,7 @@ from worker.loras import examine
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
+from worker.storage_settings import storage_options
 
 T = TypeVar("T")
 

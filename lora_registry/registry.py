@@ -229,6 +229,21 @@ class Registry:
 
         return self._change(character_id, change, "rollback", job_id)
 
+    def rename(self, character_id: str, name: str, *, job_id: str | None = None) -> CharacterHead:
+        """Give a character another display name.
+
+        Raises:
+            CharacterNotFound, CharacterDeleted, WriteConflict, StoreError.
+        """
+
+        def change(head: CharacterHead | None) -> CharacterHead:
+            found = _existing(head, character_id)
+            if found.deleted:
+                raise CharacterDeleted(character_id)
+            return renamed(found, name)
+
+        return self._change(character_id, change, "rename", job_id)
+
     def delete(self, character_id: str, *, job_id: str | None = None) -> CharacterHead:
         """Turn the head into a tombstone: refused by jobs from now on, files kept until swept.
 

@@ -6,7 +6,6 @@ from worker.comfyui.engine import Engine, ExternalComfyUI
 from worker.comfyui.process import ComfyUIOptions, ComfyUIProcess
 from worker.settings import Settings, default_python, inherited_environment
 from worker.sources import SourceOptions
-from worker.storage import StorageOptions
 
 # ComfyUI's own extras that a worker does not need; leaving them out saves 2 s of its start.
 _ALWAYS = ("--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:")
@@ -41,22 +40,6 @@ def comfyui_options(settings: Settings) -> ComfyUIOptions:
         models={kind: paths for kind, paths in models.items() if paths},
         environment=inherited_environment(),
         start_timeout_s=settings.comfyui_start_timeout_s,
-    )
-
-
-def storage_options(settings: Settings) -> StorageOptions:
-    """The bucket."""
-    return StorageOptions(
-        bucket=settings.s3_bucket,
-        access_key_id=settings.s3_access_key_id,
-        secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-        provider=settings.storage_provider,
-        endpoint_url=settings.s3_endpoint_url,
-        supabase_project_ref=settings.supabase_project_ref,
-        region=settings.s3_region,
-        addressing_style=settings.s3_addressing_style,
-        prefix=settings.s3_prefix,
-        public_base_url=settings.public_base_url,
     )
 
 

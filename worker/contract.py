@@ -59,6 +59,7 @@ ShortText = Annotated[
 ]
 CharacterId = Annotated[str, Field(pattern=f"^{fields.CHARACTER_ID}$", max_length=64)]
 VersionId = Annotated[str, Field(pattern=f"^{fields.VERSION_ID}$", max_length=128)]
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
 WorkflowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 Side = Annotated[int, Field(ge=256, le=2048, multiple_of=8)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -117,7 +118,16 @@ class CharacterUse(Strict):
     version: VersionId | None = None
 
 
-class Generation(Strict):
+class Request(Strict):
+    """What every job may say: the name of its record, `jobs/{request_id}.json` in the bucket.
+
+    A worker that finds the record final answers it instead of making the request again.
+    """
+
+    request_id: RequestId | None = None
+
+
+class Generation(Request):
     """What image and video jobs share."""
 
     negative_prompt: Text | None = None
@@ -148,7 +158,7 @@ class Generation(Strict):
         return self
 
     @property
-    def cast(self) -> tuple[CharacterUse, ...]:
+    def used_characters(self) -> tuple[CharacterUse, ...]:
         """The characters of the picture, in order, however the job named them."""
         if self.character_id is None:
             return tuple(self.characters)
@@ -197,7 +207,7 @@ class VideoJob(Generation):
         return self
 
 
-class TrainJob(Strict):
+class TrainJob(Request):
     """A character from photos. What is left out follows from the number of photos and the GPU."""
 
     task: Literal["train"]
@@ -228,7 +238,7 @@ class TrainJob(Strict):
         return self
 
 
-class CharactersJob(Strict):
+class CharactersJob(Request):
     """Reading and changing the registry."""
 
     task: Literal["characters"]
@@ -258,7 +268,7 @@ class CharactersJob(Strict):
         return self
 
 
-class HealthJob(Strict):
+class HealthJob(Request):
     """What runs here and whether it is well."""
 
     task: Literal["health"]

@@ -10,11 +10,13 @@ from pathlib import Path
 from families.library import Families
 from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
 from worker.comfyui.engine import Engine
+from worker.pictures import Pictures
 from worker.progress import Progress
 from worker.settings import Settings
 from worker.sources import SourceReader
@@ -32,7 +34,9 @@ class Resources:
     settings: Settings
     store: ObjectStore
     sources: SourceReader
+    pictures: Pictures
     registry: Registry
+    records: JobRecords
     loras: LoraCache
     workflows: Library
     families: Families

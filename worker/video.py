@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 from worker.contract import VideoJob
 from worker.generation.clips import finish_clip
+from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import placed
 from worker.generation.pictures import Finished, finish_picture
-from worker.generation.plan import Plan, generate
 from worker.resources import JobContext, Resources
 from workflows.template import Output, Workflow
 
@@ -25,12 +25,12 @@ def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, A
             shape = partial(fit, job=job, workflow=workflow)
             start = held.enter_context(placed(job.image, "image", resources, context, shape))
             size = (start.width, start.height)
-        plan = Plan(
+        request = GenerationRequest(
             task="video",
             job=job,
             workflow=workflow,
             prompt=job.prompt,
-            prepare=partial(_finish, job),
+            finish=partial(_finish, job),
             output_format=job.format,
             lower=("frames", "width", "height"),
             values={
@@ -49,7 +49,7 @@ def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, A
                 "quality": job.quality,
             },
         )
-        return generate(plan, resources, context)
+        return generate(request, resources, context)
 
 
 def fit(image: Image.Image, *, job: VideoJob, workflow: Workflow) -> Image.Image:

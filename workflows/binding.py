@@ -41,7 +41,7 @@ class Values:
         params: values for the workflow's own parameters.
         loras: chained in this order; none adds no node.
         output_format: keeps the outputs of that format and those without one.
-        sparing: puts the workflow's replacements for scarce GPU memory in.
+        low_memory: puts the workflow's replacements for scarce GPU memory in.
         files: file of the workflow -> its name where ComfyUI reads inputs.
     """
 
@@ -51,7 +51,7 @@ class Values:
     params: Mapping[str, Value] = field(default_factory=dict)
     loras: Sequence[LoraUse] = ()
     output_format: str | None = None
-    sparing: bool = False
+    low_memory: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -103,7 +103,7 @@ def assemble(workflow: Workflow, values: Values) -> Bound:
     _check_budgets(workflow, given)
     for name, value in _params(workflow, values.params).items():
         _set(graph, workflow.params[name].bind, value)
-    if values.sparing:
+    if values.low_memory:
         for node, replacement in workflow.out_of_memory.items():
             graph[node]["class_type"] = replacement.class_type
             graph[node]["inputs"] |= replacement.inputs

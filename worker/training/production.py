@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.cancel import Deadline
-from worker.errors import Cancelled, TimedOut
 from worker.settings import Settings, default_python
 from worker.training import report
 from worker.training.base_model import find_checkpoint, trained_layers
@@ -131,14 +130,8 @@ def _engine_set_aside(work: TrainingWork) -> Iterator[None]:
         with handed_over(engine, comfyui, cancel):
             yield
         return
-    generation = engine.generation
     with ready_afterwards(engine):
-        try:
-            yield
-        except (Cancelled, TimedOut) as error:
-            if error.details.get("hung"):  # only a restart frees the GPU
-                engine.restart(generation)
-            raise
+        yield
 
 
 def _check(

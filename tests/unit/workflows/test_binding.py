@@ -80,7 +80,7 @@ def test_an_unbound_role_raises_naming_it() -> None:
 
 
 def test_the_second_try_after_an_oom_decodes_in_tiles() -> None:
-    graph = bind(SDXL, Values(prefix="p", roles={}, sparing=True)).graph
+    graph = bind(SDXL, Values(prefix="p", roles={}, low_memory=True)).graph
     assert graph["8"]["class_type"] == "VAEDecodeTiled"
     assert graph["8"]["inputs"]["samples"] == ["3", 0]
     assert graph["8"]["inputs"]["tile_size"] == 512

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.generation.prompts import Trigger, carries, place_triggers
+from worker.generation.used_characters import Trigger, carries, place_triggers
 
 MIRA = Trigger("mira", "ohwx")
 LEO = Trigger("leo", "zkv man")

@@ -1,9 +1,9 @@
 import pytest
 
 from worker.contract import ImageJob, parse_job
+from worker.generation.generate import MAX_DRAWN_SEED, drawn_seed
 from worker.generation.inputs import Placed
 from worker.generation.manifest import described_input
-from worker.generation.plan import MAX_DRAWN_SEED, drawn_seed
 from worker.image import fitted
 
 
@@ -28,6 +28,12 @@ def test_the_described_input_is_the_job_again() -> None:
 def test_base64_is_described_by_its_digest() -> None:
     job = image_job(init_image={"base64": "aGk="})
     assert set(described_input(job)["init_image"]) == {"base64_sha256"}
+
+
+def test_a_sources_url_is_described_without_what_may_be_secret() -> None:
+    url = "https://user:pw@example.com/p.png?X-Amz-Signature=abc&sig=def#part"
+    described = described_input(image_job(init_image={"url": url}))
+    assert described["init_image"] == {"url": "https://example.com/p.png"}
 
 
 @pytest.mark.parametrize(

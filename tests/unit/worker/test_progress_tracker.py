@@ -1,8 +1,7 @@
 from typing import Any
 
 from worker.comfyui.client import Step
-from worker.generation.stages import Stages
-from worker.progress import Progress
+from worker.progress import Progress, ProgressTracker
 
 
 class Recorded(Progress):
@@ -18,15 +17,15 @@ def graph(*samplers: str) -> dict[str, dict[str, Any]]:
     return {name: {"class_type": "KSampler", "inputs": {"steps": 2}} for name in samplers}
 
 
-def walked(stages: Stages, *steps: Step) -> None:
+def walked(tracker: ProgressTracker, *steps: Step) -> None:
     for step in steps:
-        stages.on_step(step)
+        tracker.on_step(step)
 
 
 def test_one_sampler_fills_the_stage() -> None:
     progress = Recorded()
     walked(
-        Stages(graph("3"), progress),
+        ProgressTracker(graph("3"), progress),
         Step("4", "CheckpointLoaderSimple", 0, 0),
         Step("3", "KSampler", 0, 0),
         Step("3", "KSampler", 1, 2),
@@ -46,7 +45,7 @@ def test_one_sampler_fills_the_stage() -> None:
 def test_two_samplers_share_it_and_it_never_goes_back() -> None:
     progress = Recorded()
     walked(
-        Stages(graph("23", "5"), progress),
+        ProgressTracker(graph("23", "5"), progress),
         Step("23", "KSampler", 1, 2),
         Step("23", "KSampler", 2, 2),
         Step("28", "VAEDecode", 0, 0),
@@ -62,5 +61,5 @@ def test_two_samplers_share_it_and_it_never_goes_back() -> None:
 
 def test_other_nodes_say_nothing() -> None:
     progress = Recorded()
-    walked(Stages(graph("3"), progress), Step("6", "CLIPTextEncode", 0, 0))
+    walked(ProgressTracker(graph("3"), progress), Step("6", "CLIPTextEncode", 0, 0))
     assert progress.seen == []
