@@ -76,9 +76,8 @@ def generate(
         characters = resolve_characters(job.used_characters, workflow, resources)
     context.progress.report("characters", 2)
     prompt = request.prompt and place_triggers(request.prompt, [c.trigger for c in characters])
-    seed = job.seed
-    if seed is None and "seed" in workflow.roles:  # nobody asked for one: only where it goes in
-        seed = drawn_seed(context.job_id, workflow.limits.get("seed"))
+    draws = job.seed is None and "seed" in workflow.roles  # none where nothing would take it
+    seed = drawn_seed(context.job_id, workflow.limits.get("seed")) if draws else job.seed
     values = {**request.values, "prompt": prompt, "seed": seed}
     folder = output_folder(characters, context)
 
