@@ -157,6 +157,25 @@ COPY worker worker
 COPY handler.py errors.py test_input.json ./
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
+# The HTTP API and its page: no GPU, no ComfyUI. For a RunPod CPU load-balancing endpoint, or any host.
+FROM base AS gateway
+COPY --from=worker-env /opt/worker /opt/worker
+WORKDIR /app
+COPY families families
+COPY lora_registry lora_registry
+COPY workflows workflows
+COPY worker worker
+COPY gateway gateway
+COPY errors.py ./
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+ENV HOST=0.0.0.0 PORT=8080
+USER 1000:1000
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
+    CMD ["/opt/worker/bin/python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/ping', timeout=5)"]
+ENTRYPOINT ["/usr/bin/tini", "--"]
+CMD ["/opt/worker/bin/python", "-m", "gateway"]
+
 # hadolint ignore=DL3006 # a stage of this file
 FROM variant-${VARIANT} AS worker
 ARG COMFYUI_ARGS=""

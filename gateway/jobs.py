@@ -27,7 +27,6 @@ from worker.contract import parse_job
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-RESUBMIT_AFTER: Final = timedelta(seconds=30)  # longer than a submission under way can take
 _MAX_TIMEOUT_S: Final = 7 * 86_400  # RunPod's own limit of executionTimeout
 _DEFAULT_TIMEOUT_S: Final = {"train": 14_400.0}
 _SPARE_S: Final = 600.0  # fetching, uploads and a start of ComfyUI come on top of a job's own time
@@ -71,6 +70,7 @@ class Jobs:
         self._store = store
         self.records = records
         self._endpoint = endpoint
+        self._resubmit_after = timedelta(seconds=settings.resubmit_after_s)
         self._key = settings.runpod_api_key.get_secret_value().encode()
 
     async def submit(self, order: Order) -> JobRecord:
@@ -110,7 +110,7 @@ class Jobs:
         """Take the step that a submission did not come to: send it, once it is surely nobody's."""
         now = datetime.now(UTC)
         refused = was_refused(record)
-        due = record.submitted_at is None or now - record.submitted_at > RESUBMIT_AFTER
+        due = record.submitted_at is None or now - record.submitted_at > self._resubmit_after
         if not refused and (record.final or record.run_by or record.platform_ids or not due):
             return record
 

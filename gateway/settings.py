@@ -58,6 +58,12 @@ class GatewaySettings(StorageSettings):
     webhook_private_hosts: Words = Field(
         (), description="Hosts of webhooks that may have a private address."
     )
+    resubmit_after_s: float = Field(
+        30,
+        ge=1,
+        le=3_600,
+        description="After so long a submission that nobody finished is sent again, in seconds.",
+    )
     upload_max_bytes: int = Field(
         200_000_000, ge=1, description="Largest body of an upload through the gateway, in bytes."
     )

@@ -73,6 +73,7 @@ class GenerationResult(Result):
     characters: list[CharacterResult] | None = None
     workflow: WorkflowResult
     manifest: ManifestResult
+    warnings: list[str] | None = None
     timings_ms: dict[str, float]
 
 

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from local.lora_file import write_demo_lora
+from lora_registry.tensorfile import read_header
 from lora_registry.versions import NewVersion
 from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, png
 from worker.availability import Availability
@@ -403,3 +404,27 @@ def test_a_lora_of_a_family_without_a_workflow_registers_with_a_warning(
     assert "No workflow of this worker runs on qwen_image" in answer["warnings"][0]
     used = harness.run(SMALL | {"character_id": "qwen"})
     assert "was trained on qwen_image" in used["error"]
+
+
+@pytest.mark.parametrize("lost", [0.1, 1.0])
+def test_a_lora_that_the_checkpoint_does_not_take_is_said_or_refused(
+    harness: WorkerHarness, lost: float
+) -> None:
+    name = f"lost{round(lost * 10)}"
+    harness.register(name, seed=round(90 + lost * 10))
+    assert "warnings" not in harness.run(SMALL | {"character_id": name})
+    sha256 = harness.resources.registry.get(name).active.sha256  # type: ignore[union-attr]  # just registered
+    path = next(harness.worker.settings.loras_folder.glob(f"{sha256}*.safetensors"))
+    log, digest = harness.resources.engine.lora_log, harness.resources.workflows["sdxl"].digest
+    keys = sorted(read_header(path).tensors)
+    for key in keys[: round(lost * len(keys))]:  # as ComfyUI prints it
+        log.take(f"lora key not loaded: {key}")
+    log.of_prompt(60, (path.name, digest))
+    result = harness.run(SMALL | {"character_id": name})
+    if lost < 1:
+        assert "of the 722 modules" in result["warnings"][0]
+        return
+    assert (result["code"], result["field"]) == ("invalid_input", "character_id")
+    assert f"takes none of the 722 modules of '{name}'" in result["error"]
+    day = f"characters/{name}/outputs/"
+    assert len([key for key in harness.keys(day) if key.endswith(".png")]) == 1  # the first job's

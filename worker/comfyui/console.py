@@ -4,6 +4,7 @@ import logging
 import re
 
 from worker.child import LineSplitter
+from worker.comfyui.lora_log import LoraLog
 
 log = logging.getLogger("comfyui")
 
@@ -16,17 +17,34 @@ _NOISE = re.compile(r"\d+%\||send error: Cannot write to closing transport")
 
 
 class OutputLog:
-    """Hands ComfyUI's lines to the logger `comfyui`, at the level that they name."""
+    """Hands ComfyUI's lines to the logger `comfyui`, at the level that they name.
 
-    def __init__(self) -> None:
+    Args:
+        loras: takes the lines about LoRAs that were not applied: thousands for one file, so they
+            are logged as one when another line comes.
+    """
+
+    def __init__(self, loras: LoraLog) -> None:
         self._lines = LineSplitter()
+        self._loras = loras
+        self._unapplied = 0
 
     def __call__(self, chunk: bytes) -> None:
         """Take a chunk of output."""
         for line in self._lines.feed(chunk):
             level, text = parse_line(line)
-            if text:
-                log.log(level, "%s", text)
+            if not text:
+                continue
+            if self._loras.take(text):
+                self._unapplied += 1
+                continue
+            self._summarise()
+            log.log(level, "%s", text)
+
+    def _summarise(self) -> None:
+        if self._unapplied:
+            log.warning("parts of a lora were not applied", extra={"lines": self._unapplied})
+            self._unapplied = 0
 
 
 def parse_line(line: str) -> tuple[int, str]:

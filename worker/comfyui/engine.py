@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from worker.cancel import CancelToken, Deadline
 from worker.comfyui.http import ComfyUIHTTP
+from worker.comfyui.lora_log import LoraLog
 from worker.errors import EngineUnavailable
 
 _POLL_S = 0.1
@@ -39,6 +40,10 @@ class Engine(Protocol):
     @property
     def generation(self) -> int:
         """Counts its starts: what was queued in an earlier one is lost."""
+
+    @property
+    def lora_log(self) -> LoraLog:
+        """What its console says of LoRAs that were not applied; empty where we cannot read it."""
 
     def start(self) -> None:
         """Begin to start it; returns at once."""
@@ -91,6 +96,7 @@ class ExternalComfyUI:
         self.url = url.rstrip("/")
         self._start_timeout_s = start_timeout_s
         self._ready = False
+        self.lora_log = LoraLog()
 
     @property
     def alive(self) -> bool:

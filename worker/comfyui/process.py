@@ -14,6 +14,7 @@ from worker.child import ChildNotStopped, ChildProcess, ChildStartFailed, LineSp
 from worker.comfyui.console import OutputLog
 from worker.comfyui.engine import listens
 from worker.comfyui.http import ComfyUIHTTP
+from worker.comfyui.lora_log import LoraLog
 from worker.comfyui.options import ComfyUIOptions
 from worker.comfyui.wording import plain
 from worker.errors import EngineUnavailable
@@ -55,6 +56,7 @@ class ComfyUIProcess:
         self._started_at = 0.0
         self._failed_starts = 0
         self._stopping = threading.Event()
+        self.lora_log = LoraLog()
 
     @property
     def url(self) -> str:
@@ -223,7 +225,7 @@ class ComfyUIProcess:
             name="ComfyUI",
             cwd=options.directory,
             env=options.environment,
-            on_output=OutputLog(),
+            on_output=OutputLog(self.lora_log),
             stop_timeout_s=options.stop_timeout_s,
         )
         try:

@@ -18,6 +18,7 @@ from worker.errors import (
 )
 from worker.generation.delivery import Delivery, FinishOutput
 from worker.generation.manifest import manifest_of
+from worker.generation.uptake import applied, warnings_of
 from worker.generation.used_characters import (
     ResolvedCharacter,
     leased_loras,
@@ -90,9 +91,13 @@ def generate(
                     resources.comfyui.free()
                 with Delivery(resources, context, folder, request.finish) as delivery:
                     bound = _bind(request, values, loras, delivery, failure)
-                    _run(request, bound, delivery, resources, context)
+                    seconds = _run(request, bound, delivery, resources, context)
+                    warnings = _unapplied(seconds, request, characters, loras, resources)
                     with context.timings.phase("upload"):
-                        return _conclude(request, values, characters, delivery, resources, context)
+                        result = _conclude(
+                            request, values, characters, delivery, resources, context
+                        )
+                    return {**result, "warnings": warnings} if warnings else result
             except (EngineCrashed, EngineUnavailable, OutOfMemory, OutputDamaged) as error:
                 log.warning("try failed", extra={"tries_left": tries_left, "code": error.code})
                 if not tries_left:
@@ -139,7 +144,8 @@ def _run(
     delivery: Delivery,
     resources: Resources,
     context: JobContext,
-) -> None:
+) -> float:
+    """Run one try's graph; returns the seconds that it took, without its wait."""
     limit_s = request.job.timeout_s or resources.settings.job_timeout_s
     left_s = limit_s - context.timings.busy_s
     if left_s <= 0:
@@ -159,6 +165,27 @@ def _run(
     context.timings.add("execution", execution.executed_ms)
     delivery.check_complete(bound.outputs)
     context.progress.report("uploading", UPLOADING)
+    return execution.executed_ms / 1000
+
+
+def _unapplied(
+    seconds: float,
+    request: GenerationRequest,
+    characters: Sequence[ResolvedCharacter],
+    loras: Sequence[LoraUse],
+    resources: Resources,
+) -> list[str]:
+    """What the result warns of. Raises InvalidInput for a LoRA that changed nothing."""
+    names = (*(lora.name for lora in loras), request.workflow.digest)
+    said = resources.engine.lora_log.of_prompt(seconds, names)
+    if not (said.keys or said.weights):
+        return []
+    folder, alone = resources.settings.loras_folder, len(loras) == 1
+    used = [
+        applied(character.version.character_id, folder / lora.name, said, alone=alone)
+        for character, lora in zip(characters, loras, strict=True)
+    ]
+    return warnings_of(used, request.workflow.name)
 
 
 def _conclude(
