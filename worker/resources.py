@@ -16,6 +16,7 @@ from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
 from worker.comfyui.engine import Engine
+from worker.pictures import Pictures
 from worker.progress import Progress
 from worker.settings import Settings
 from worker.sources import SourceReader
@@ -33,6 +34,7 @@ class Resources:
     settings: Settings
     store: ObjectStore
     sources: SourceReader
+    pictures: Pictures
     registry: Registry
     records: JobRecords
     loras: LoraCache

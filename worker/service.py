@@ -33,6 +33,7 @@ from worker.errors import (
 )
 from worker.generation.warmup import warm_up
 from worker.logs import job_logging
+from worker.pictures import PictureOptions, Pictures
 from worker.progress import Progress, Send
 from worker.recording import recorded
 from worker.resources import JobContext, Resources
@@ -89,6 +90,7 @@ class Worker:
             settings=settings,
             store=store,
             sources=SourceReader(store, assembly.source_options(settings)),
+            pictures=Pictures(PictureOptions(settings.image_max_pixels), settings.work_dir),
             registry=Registry(store),
             records=JobRecords(store),
             loras=LoraCache(store, settings.loras_folder, settings.lora_cache_bytes),
@@ -260,5 +262,9 @@ def _is_disk_full(error: Exception) -> bool:
 def _sweep(settings: Settings) -> None:
     """Make the folder for temporary files, without what a killed worker left in it."""
     settings.work_dir.mkdir(parents=True, exist_ok=True)
-    for folder in (*settings.work_dir.glob("job-*"), settings.comfyui_folder):
+    for folder in (
+        *settings.work_dir.glob("job-*"),
+        *settings.work_dir.glob("picture-*"),
+        settings.comfyui_folder,
+    ):
         shutil.rmtree(folder, ignore_errors=True)

@@ -55,7 +55,9 @@ class Settings(StorageSettings):
         2_000_000_000, ge=1_000_000, description="Largest LoRA file to register, in bytes."
     )
     image_max_pixels: int = Field(
-        40_000_000, ge=65_536, description="Largest picture decoded, in pixels."
+        50_000_000,
+        ge=65_536,
+        description="Pixels decoded of one picture; of a JPEG scaled while decoding.",
     )
 
     # The worker
