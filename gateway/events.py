@@ -20,6 +20,7 @@ from gateway.services import Services
 from lora_registry.job_records import JobRecord
 
 POLL_S: Final = 1.0
+_LOOKS_PER_S: Final = 50  # of all streams together: many share what one core can ask RunPod
 LIFE_S: Final = 290.0  # RunPod's load balancer ends a request after 330 s; clients come back
 _QUIET_S: Final = 15.0  # proxies close what is silent for long
 _RETRY_MS: Final = 1000
@@ -31,8 +32,17 @@ def stream(record: JobRecord, parts: Services, last_id: str | None) -> Response:
     if record.final and last_id == _event_id(record, _snapshot(record, None, None)):
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    events = _events(record, parts, last_id)
+    events = _counted(_events(record, parts, last_id), parts)
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _counted(events: AsyncIterator[str], parts: Services) -> AsyncIterator[str]:
+    parts.streams += 1
+    try:
+        async for event in events:
+            yield event
+    finally:
+        parts.streams -= 1
 
 
 async def _events(record: JobRecord, parts: Services, last_id: str | None) -> AsyncIterator[str]:
@@ -59,7 +69,7 @@ async def _events(record: JobRecord, parts: Services, last_id: str | None) -> As
             yield ": still here\n\n"
         if record.final:
             return
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(max(POLL_S, parts.streams / _LOOKS_PER_S))
 
 
 def _snapshot(record: JobRecord, job: PlatformJob | None, note: str | None) -> dict[str, Any]:

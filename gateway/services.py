@@ -36,6 +36,7 @@ class Services:
     workflows: Library
     presign: Presign
     health: "HealthCache"
+    streams: int = 0  # clients that follow a job now
 
 
 class HealthCache:

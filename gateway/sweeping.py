@@ -20,6 +20,7 @@ from lora_registry.job_records import JobNotFound
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 5.0
+_PAUSE_S: Final = 0.02  # between two jobs: callers come first
 _ORPHANED_S: Final = 600.0  # a marker whose record was never written
 
 
@@ -43,6 +44,7 @@ class Sweep:
     async def once(self) -> None:
         """Look at every open job once."""
         for job_id, since in await asyncio.to_thread(lambda: list(self._jobs.records.open_ids())):
+            await asyncio.sleep(_PAUSE_S)
             try:
                 await self.visit(job_id)
             except JobNotFound:
