@@ -8,7 +8,7 @@ the weight's own in PyTorch: outputs, inputs, and a convolution's kernel.
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -118,9 +118,6 @@ class Family(_Part):
     stated: tuple[Annotated[str, AfterValidator(_expression)], ...] = Field(
         (), description="expressions for what a file's metadata calls the base model, lower case"
     )
-    workflows: Mapping[str, str] = Field(
-        {}, description="kind of job -> the workflow that it takes for a character of this family"
-    )
     lora: Lora
     modules: Modules = Field(repr=False)
 
@@ -137,11 +134,3 @@ class Family(_Part):
     def calls_itself(self, stated: str) -> bool:
         """Whether a file's metadata means this family."""
         return any(re.search(expression, stated) for expression in self.stated)
-
-    def as_json(self) -> dict[str, Any]:
-        """For `health`."""
-        return {
-            "title": self.title,
-            "licence": self.licence.model_dump(),
-            "workflows": dict(self.workflows),
-        }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lora_registry.store import StoreError
@@ -12,6 +13,7 @@ from worker.results import (
     CacheHealth,
     ComfyUIHealth,
     DiskHealth,
+    FamilyHealth,
     GpuResult,
     HealthResult,
     StorageHealth,
@@ -43,11 +45,36 @@ def run(_job: HealthJob, resources: Resources, context: JobContext) -> HealthRes
             name: WorkflowHealth(kind="", digest="", ok=False, problems=lacking[name])
             for name in resources.workflows.broken
         },
+        families=_families(resources, lacking),
         cache=CacheHealth(**dataclasses.asdict(resources.loras.usage())),
         comfyui=comfyui,
         storage=storage,
         disk=disk,
     )
+
+
+def _families(
+    resources: Resources, lacking: Mapping[str, Sequence[str]]
+) -> dict[str, FamilyHealth]:
+    """A family is well when a workflow that takes its LoRAs can run."""
+    found = {}
+    for name, family in resources.families.items():
+        workflows = [
+            workflow.name
+            for workflow in resources.workflows.values()
+            if workflow.base_model == name and workflow.loras
+        ]
+        ok = any(workflow not in lacking for workflow in workflows)
+        lacks = [text for workflow in workflows for text in lacking.get(workflow, ())]
+        found[name] = FamilyHealth(
+            title=family.title,
+            licence=family.licence.name,
+            commercial=family.licence.commercial,
+            workflows=workflows,
+            ok=ok,
+            lacks=[] if ok else lacks or ["no workflow of this worker takes its LoRAs"],
+        )
+    return found
 
 
 def _comfyui(resources: Resources) -> ComfyUIHealth:

@@ -266,6 +266,17 @@ class CacheHealth(Result):
     budget_bytes: int
 
 
+class FamilyHealth(Result):
+    """One base model, and what this worker lacks to use its characters."""
+
+    title: str
+    licence: str
+    commercial: bool
+    workflows: list[str]
+    ok: bool
+    lacks: list[str]
+
+
 class HealthResult(Result):
     """The result of health jobs."""
 
@@ -275,6 +286,7 @@ class HealthResult(Result):
     tasks: list[str]
     versions: dict[str, str]
     workflows: dict[str, WorkflowHealth]
+    families: dict[str, FamilyHealth]
     cache: CacheHealth
     comfyui: ComfyUIHealth
     storage: StorageHealth

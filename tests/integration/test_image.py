@@ -372,6 +372,11 @@ def test_health_names_what_runs_here(harness: WorkerHarness) -> None:
     assert health["versions"]["comfyui"] == "0.33.0"
     assert health["workflows"]["sdxl"]["ok"]
     assert health["storage"]["ok"]
+    assert health["families"]["sdxl"]["ok"]
+    assert health["families"]["sdxl"]["workflows"]
+    assert health["families"]["qwen_image"]["lacks"] == [
+        "no workflow of this worker takes its LoRAs"
+    ]
     assert health["comfyui"]["gpu"]
 
 

@@ -13,6 +13,7 @@ from worker.errors import (
     EngineUnavailable,
     OutOfMemory,
     OutputDamaged,
+    TimedOut,
     WorkerError,
 )
 from worker.generation.delivery import Delivery, FinishOutput
@@ -24,7 +25,7 @@ from worker.generation.used_characters import (
     place_triggers,
     resolve_characters,
 )
-from worker.progress import UPLOADING, ProgressTracker
+from worker.progress import QUEUED, UPLOADING, ProgressTracker
 from worker.resources import JobContext, Resources
 from worker.results import GenerationResult, ManifestResult, WorkflowResult
 from workflows.binding import Bound, LoraUse, Values, bind
@@ -154,9 +155,17 @@ def _run(
     context: JobContext,
 ) -> float:
     """Run one try's graph; returns the seconds that it took, without its wait."""
+    limit_s = request.job.timeout_s or resources.settings.job_timeout_s
+    left_s = limit_s - context.timings.busy_s
+    if left_s <= 0:
+        raise TimedOut(
+            f"Preparing the job took longer than {limit_s:g} s; raise timeout_s or send less.",
+            details={"timeout_s": limit_s},
+        )
+    context.progress.report("queued", QUEUED)
     execution = resources.comfyui.run(
         bound.graph,
-        timeout_s=request.job.timeout_s or resources.settings.job_timeout_s,
+        timeout_s=left_s,
         cancel=context.cancel,
         on_step=ProgressTracker(bound.graph, context.progress).on_step,
         on_files=delivery.listener(bound.outputs),

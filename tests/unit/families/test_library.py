@@ -11,7 +11,7 @@ from families.family import literal_patterns
 from families.library import load_families
 from families.recognition import Recogniser
 from tests.loras import FAMILIES
-from workflows.library import load, load_library
+from workflows.library import load
 
 ROOT = Path(__file__).resolve().parents[3]
 DROP_INS = ROOT / "docs" / "drop-ins"
@@ -91,10 +91,3 @@ def test_a_drop_in_is_for_a_family_that_there_is(name: str) -> None:
     workflow = load(DROP_INS / name)
     assert workflow.loras
     assert workflow.base_model in FAMILIES
-
-
-def test_every_workflow_that_a_family_names_is_there() -> None:
-    library = load_library(ROOT / "workflows")
-    for family in FAMILIES.values():
-        for kind, workflow in family.workflows.items():
-            assert library[workflow].kind == kind
