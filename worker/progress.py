@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, Any]], None]
 # Where each stage of a generation begins, in percent of the job.
-LOADING, SAMPLING, DECODING, ENCODING, UPLOADING = 5.0, 10.0, 85.0, 90.0, 95.0
+QUEUED, LOADING, SAMPLING, DECODING, ENCODING, UPLOADING = 4.0, 5.0, 10.0, 85.0, 90.0, 95.0
 INTERVAL_S = 0.5
 CLOSE_TIMEOUT_S = 5.0
 
@@ -29,10 +29,18 @@ class Progress:
         send: delivers one update and returns when it has arrived; may raise OSError (which
             includes timeouts), which is logged: a lost update is no reason to fail a job.
         interval_s: least seconds between two updates.
+        observe: told stage and percentage of every report, in the reporting thread.
     """
 
-    def __init__(self, send: Send, *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        send: Send,
+        *,
+        interval_s: float = INTERVAL_S,
+        observe: Callable[[str, float], None] = lambda _stage, _percent: None,
+    ) -> None:
         self._send = send
+        self._observe = observe
         self._interval_s = interval_s
         self._latest: dict[str, Any] | None = None
         self._percent = 0.0
@@ -54,6 +62,7 @@ class Progress:
 
         The percentage that is sent never goes back, though a job be tried again.
         """
+        self._observe(stage, percent)
         self._percent = max(self._percent, round(percent, 1))
         update: dict[str, Any] = {"stage": stage, "percent": self._percent}
         if step is not None and steps is not None:

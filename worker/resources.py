@@ -63,6 +63,11 @@ class Timings:
         finally:
             self.add(name, (time.monotonic() - begun) * 1000)
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the job began, but for those it waited behind another one."""
+        return time.monotonic() - self._started - self._phases.get("queued", 0.0) / 1000
+
     def add(self, name: str, milliseconds: float) -> None:
         """Count time that was measured elsewhere."""
         self._phases[name] = self._phases.get(name, 0.0) + milliseconds

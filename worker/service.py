@@ -38,6 +38,7 @@ from worker.progress import Progress, Send
 from worker.recording import recorded
 from worker.resources import JobContext, Resources
 from worker.results import error_result
+from worker.schedule import GpuSchedule, JobInHand
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
@@ -66,6 +67,7 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.schedule = GpuSchedule(settings.jobs_in_flight)
         self._boot = Boot()
         self._held = ExitStack()
         try:
@@ -142,18 +144,26 @@ class Worker:
             The result, or an error with `error`, `code` and `retryable`; JSON either way.
         """
         safe_id = _SAFE_JOB_ID.sub("_", job_id)[:128] or "job"
-        with job_logging(safe_id):
-            return recorded(
-                self.resources.records,
-                raw,
-                safe_id,
-                lambda: self._answer(safe_id, raw, cancel, send),
-            )
+        in_hand = self.schedule.begin(job_id, raw)
+        try:
+            with job_logging(safe_id):
+                return recorded(
+                    self.resources.records,
+                    raw,
+                    safe_id,
+                    lambda: self._answer(safe_id, raw, cancel, send, in_hand),
+                )
+        finally:
+            self.schedule.end(job_id)
 
-    def _answer(self, safe_id: str, raw: object, cancel: CancelToken, send: Send) -> dict[str, Any]:
+    def _answer(
+        self, safe_id: str, raw: object, cancel: CancelToken, send: Send, in_hand: JobInHand
+    ) -> dict[str, Any]:
         log.info("job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None})
         try:
-            return self._with_free_space(lambda job: self._serve(job, safe_id, cancel, send), raw)
+            return self._with_free_space(
+                lambda job: self._serve(job, safe_id, cancel, send, in_hand), raw
+            )
         except CodedError as error:
             log.warning("job failed", extra={"code": error.code, "reason": str(error)})
             return self._failure(error, safe_id)
@@ -179,8 +189,13 @@ class Worker:
             log.warning("disk full, unused loras removed", extra={"freed_bytes": freed})
         return serve(job)
 
-    def _serve(self, job: Job, job_id: str, cancel: CancelToken, send: Send) -> dict[str, Any]:
-        with self._context(job_id, cancel, send) as context:
+    def _serve(
+        self, job: Job, job_id: str, cancel: CancelToken, send: Send, in_hand: JobInHand
+    ) -> dict[str, Any]:
+        if isinstance(job, TrainJob):
+            self.schedule.wait_for_gpu(in_hand, cancel)
+        progress = Progress(send, observe=self.schedule.observer(in_hand))
+        with self._context(job_id, cancel, progress) as context:
             result = self._dispatch(job, context)
             log.info("job done", extra={"timings_ms": context.timings.milliseconds()})
             return result
@@ -192,10 +207,12 @@ class Worker:
         return error_result(error, job_id, refresh_worker=replace).to_json()
 
     @contextmanager
-    def _context(self, job_id: str, cancel: CancelToken, send: Send) -> Iterator[JobContext]:
+    def _context(
+        self, job_id: str, cancel: CancelToken, progress: Progress
+    ) -> Iterator[JobContext]:
         folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.settings.work_dir))
         try:
-            with Progress(send) as progress:
+            with progress:
                 yield JobContext(job_id, cancel, progress, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -62,15 +62,13 @@ class Settings(StorageSettings):
 
     # The worker
     worker_tasks: Annotated[tuple[_Task, ...], BeforeValidator(_split)] = Field(
-        TASKS,
-        min_length=1,
-        description="Tasks this worker serves; with `train` it takes one job at a time.",
+        TASKS, min_length=1, description="Tasks this worker serves."
     )
     jobs_in_flight: int = Field(
-        2,
+        4,
         ge=1,
         le=32,
-        description="Jobs taken at a time without `train`: 2, or more where jobs take under 1.1 s.",
+        description="Most jobs in hand at a time; the next is taken as the GPU runs out of work.",
     )
     job_timeout_s: float = Field(
         600,
@@ -161,7 +159,7 @@ class Settings(StorageSettings):
 
     @property
     def concurrency(self) -> int:
-        """Jobs taken at a time: enough that ComfyUI's queue never runs dry; one if it trains.
+        """Jobs taken at a time where `worker.admission` does not fit the SDK; one if it trains.
 
         runpod 1.12.0 sleeps 1 s after each taking (`JobScaler.get_jobs`), so a worker starts at
         most so many jobs a second; and what one worker has taken, no other can have.

@@ -108,7 +108,7 @@ def test_secrets_are_never_shown() -> None:
 def test_two_jobs_at_a_time_unless_it_trains() -> None:
     assert Settings.from_environment(GIVEN).concurrency == 1
     generating = GIVEN | {"WORKER_TASKS": "image, video"}
-    assert Settings.from_environment(generating).concurrency == 2
+    assert Settings.from_environment(generating).concurrency == 4
     assert Settings.from_environment(generating | {"JOBS_IN_FLIGHT": "8"}).concurrency == 8
     assert Settings.from_environment(GIVEN | {"JOBS_IN_FLIGHT": "8"}).concurrency == 1
 
