@@ -35,8 +35,8 @@ def run(job: ImageJob, resources: Resources, context: JobContext) -> dict[str, A
             lower=("width", "height", "count"),
             values={
                 "negative_prompt": job.negative_prompt,
-                "width": width,
-                "height": height,
+                "width": width if "width" in workflow.roles else job.width,
+                "height": height if "height" in workflow.roles else job.height,
                 "count": job.count if job.count > 1 else None,
                 "steps": job.steps,
                 "cfg": job.cfg,

@@ -36,8 +36,8 @@ def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, A
             values={
                 "image": start.name if start else None,
                 "negative_prompt": job.negative_prompt,
-                "width": size[0],
-                "height": size[1],
+                "width": size[0] if "width" in workflow.roles else job.width,
+                "height": size[1] if "height" in workflow.roles else job.height,
                 "frames": job.frames,
                 "fps": job.fps,
                 "motion": job.motion,
@@ -58,7 +58,9 @@ def fit(image: Image.Image, *, job: VideoJob, workflow: Workflow) -> Image.Image
     Sides that the job leaves open are the workflow's own, turned upright for an upright picture.
     """
     width, height = workflow.default("width"), workflow.default("height")
-    if (image.width < image.height) != (width < height):
+    if not (width or job.width) or not (height or job.height):
+        return image  # the workflow takes the picture's own size
+    if width and height and (image.width < image.height) != (width < height):
         width, height = height, width
     size = (job.width or width, job.height or height)
     if job.fit == "contain":

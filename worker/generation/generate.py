@@ -29,7 +29,7 @@ from worker.progress import QUEUED, UPLOADING, ProgressTracker
 from worker.resources import JobContext, Resources
 from worker.results import GenerationResult, ManifestResult, WorkflowResult
 from workflows.binding import Bound, LoraUse, Values, bind
-from workflows.template import Value, Workflow
+from workflows.template import Limits, Value, Workflow
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ def generate(
         characters = resolve_characters(job.used_characters, workflow, resources)
     context.progress.report("characters", 2)
     prompt = request.prompt and place_triggers(request.prompt, [c.trigger for c in characters])
-    seed = drawn_seed(context.job_id) if job.seed is None else job.seed
+    draws = job.seed is None and "seed" in workflow.roles  # none where nothing would take it
+    seed = drawn_seed(context.job_id, workflow.limits.get("seed")) if draws else job.seed
     values = {**request.values, "prompt": prompt, "seed": seed}
     folder = output_folder(characters, context)
 
@@ -105,9 +106,17 @@ def generate(
                 failure = error
 
 
-def drawn_seed(job_id: str) -> int:
-    """A seed for a job that gave none: another for every job, the same when RunPod retries it."""
-    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:8]) & MAX_DRAWN_SEED
+def drawn_seed(job_id: str, limits: Limits | None = None) -> int:
+    """A seed for a job that gave none: another for every job, the same when RunPod retries it.
+
+    Within what the workflow allows, since nodes that take 32 bits refuse more.
+    """
+    low = int(limits.minimum or 0) if limits else 0
+    high = MAX_DRAWN_SEED
+    if limits and limits.maximum is not None:
+        high = min(high, int(limits.maximum))
+    drawn = int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:8])
+    return low + drawn % (high - low + 1)
 
 
 def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
