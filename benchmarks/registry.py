@@ -37,7 +37,6 @@ from lora_registry.character import (
     CharacterRecord,
     UsableVersion,
 )
-from lora_registry.inspection import inspect
 from lora_registry.layout import newest_key, record_key, version_key
 from lora_registry.listing import Order
 from lora_registry.registry import Registry
@@ -145,10 +144,10 @@ def measure_cache(
 ) -> dict[str, Any]:
     """A miss against boto3 alone, and a hit."""
     file = folder / "large.safetensors"
-    write_demo_lora(file, rank=max(1, round(megabytes / 5.4)))
-    facts = inspect(file)
+    rank = max(1, round(megabytes / 5.4))
+    write_demo_lora(file, rank=rank)
     registry = Registry(store)
-    registry.add_version(NewVersion("large", "benchmark", file, facts, trigger="ohwx"))
+    registry.add_version(NewVersion("large", "benchmark", file, "sdxl", "kohya", rank, "ohwx"))
     version = registry.resolve("large")
     size_mb = version.size / _MB
     boto, stored, misses = [], [], []

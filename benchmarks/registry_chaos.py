@@ -7,7 +7,8 @@ Three kinds of store: one that enforces write conditions (SeaweedFS), one that i
 without a word (nanio, as Supabase does), one that answers 501 (as Backblaze B2 does). Whatever
 `add_version` acknowledged must be there in the end, no record may point at nothing, and what a
 killed writer was at must be absent, or whole and listed. It is then done again with the same
-job id, and must end in exactly one version. The exit status is 1 when anything of this does not hold.
+job id, and must end in exactly one version. The exit status is 1 when anything of this does not
+hold.
 """
 
 import argparse

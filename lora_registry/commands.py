@@ -5,21 +5,20 @@ Every verb yields lines; each is a document for programs and a text for people.
 
 import argparse
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from lora_registry.character import CharacterRecord, CharacterVersion
-from lora_registry.inspection import facts_of
+from lora_registry.fields import trigger_of
 from lora_registry.listing import all_character_ids
 from lora_registry.migration import export_characters, import_characters
 from lora_registry.registry import Registry
 from lora_registry.store import Store
 from lora_registry.sweep import Sweep
 from lora_registry.table import bytes_text, table
-from lora_registry.tensorfile import check_finite, read_header
 from lora_registry.verification import Checked, Verification
 from lora_registry.versions import NewVersion
 
@@ -37,6 +36,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """What `register` keeps of a file; the caller finds it, this package knows no families."""
+
+    base_model: str
+    format: str
+    rank: int
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Commands:
     """What the verbs need.
 
@@ -44,11 +53,13 @@ class Commands:
         registry: of the bucket.
         store: the bucket itself, for the verbs that look at all of it.
         fetch: puts the LoRA that `register` names at a local path.
+        examine: says what the file is, given the base model that a person named.
     """
 
     registry: Registry
     store: Store
     fetch: Callable[[argparse.Namespace], Path]
+    examine: Callable[[Path, str | None], Examined]
 
     def run(self, words: argparse.Namespace) -> Iterator[Line]:
         """Do what the words say, in a method of the verb's name."""
@@ -99,17 +110,17 @@ class Commands:
 
     def _register(self, words: argparse.Namespace) -> Iterator[Line]:
         weights = self.fetch(words)
-        file = read_header(weights)
-        facts = facts_of(file)
-        check_finite(weights, file)
+        found = self.examine(weights, words.base_model)
         new = NewVersion(
             character_id=words.character_id,
             job_id=words.job_id or f"cli-{uuid.uuid4().hex[:12]}",
             weights=weights,
-            facts=facts,
-            trigger=words.trigger
-            or facts.metadata.get("modelspec.trigger_phrase")
-            or words.character_id,
+            base_model=found.base_model,
+            format=found.format,
+            rank=found.rank,
+            trigger=trigger_of(
+                words.trigger, found.metadata.get("modelspec.trigger_phrase"), words.character_id
+            ),
             class_noun=words.class_noun,
             name=words.name,
             strength=words.strength,

@@ -4,7 +4,8 @@ By id, a page is one listing of folder names and one read of each record. Newest
 listing of markers: before `CharacterRecords.change` writes the first record of a
 character it leaves an empty object whose key sorts by creation time. A marker only says
 where to look. A page shows the record, and passes over a marker whose record is missing or was
-created at another time (a creation that died or lost a race): so the order cannot lie, and no character can be missing from it.
+created at another time (a creation that died or lost a race): so the order cannot lie, and no
+character can be missing from it.
 
 The cost: a page of n characters is one LIST and n GETs, sixteen at a time, however many there are
 in the bucket. A status filter reads the records that it leaves out, too: at most 1,000 for a page,

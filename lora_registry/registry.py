@@ -33,7 +33,7 @@ from lora_registry.listing import CharacterPage, Order, list_page
 from lora_registry.records import CharacterRecords, RecordChange
 from lora_registry.replay import Replay
 from lora_registry.store import Store
-from lora_registry.versions import NewVersion, Versions
+from lora_registry.versions import NewVersion, Versions, checked
 
 log = logging.getLogger(__name__)
 
@@ -157,10 +157,12 @@ class Registry:
             check_cancelled: called during hashing and upload; what it raises ends the call.
 
         Raises:
+            InvalidRequest: what is said about the file cannot be kept.
             CharacterDeleted: the character has a tombstone; the version is kept, to be activated
                 once the character is restored.
             WriteConflict, StoreError: run it again.
         """
+        new = checked(new)
         ids = self._replay.run(lambda: self._versions.ids(new.character_id))
         version = self._versions.add(new, ids, check_cancelled)
         self._adopt(version, new.name, activate=activate, fresh=not ids)
@@ -226,6 +228,21 @@ class Registry:
             return rolled_back(found, self.version(character_id, rollback_target(found)))
 
         return self._change(character_id, change, "rollback", job_id)
+
+    def rename(self, character_id: str, name: str, *, job_id: str | None = None) -> CharacterRecord:
+        """Give a character another display name.
+
+        Raises:
+            CharacterNotFound, CharacterDeleted, WriteConflict, StoreError.
+        """
+
+        def change(record: CharacterRecord | None) -> CharacterRecord:
+            found = _existing(record, character_id)
+            if found.deleted:
+                raise CharacterDeleted(character_id)
+            return renamed(found, name)
+
+        return self._change(character_id, change, "rename", job_id)
 
     def delete(self, character_id: str, *, job_id: str | None = None) -> CharacterRecord:
         """Turn the record into a tombstone: refused by jobs from now on, files kept until swept.

@@ -8,12 +8,12 @@ import contextlib
 import json
 from typing import Any
 
-from lora_registry import inspection
 from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
 from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
 from worker.contract import TrainJob
+from worker.loras import examine
 from worker.resources import JobContext, Resources
 from worker.results import TrainResult
 from worker.training import delivery
@@ -66,11 +66,14 @@ def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
     """Weights, version, head; what the report needs lies in the bucket before, or not at all."""
     job, resources, context = work.job, work.resources, work.context
     work.stages.at("registering")
+    found = examine(trained.weights, resources.recogniser, check_cancelled=context.cancel.check)
     new = NewVersion(
         character_id=job.character_id,
         job_id=context.job_id,
         weights=trained.weights,
-        facts=inspection.inspect(trained.weights),
+        base_model=found.base_model,
+        format=found.format,
+        rank=found.rank,
         trigger=work.trigger,
         class_noun=job.class_noun,
         name=job.name,

@@ -202,6 +202,18 @@ class ObjectStore:
         )
         return PresignedUrl(url, expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"))
 
+    def presign_put(
+        self, key: str, expires_s: float, *, content_type: str, size: int
+    ) -> PresignedUrl:
+        """A URL to which exactly `size` bytes of this type can be put; the store checks both."""
+        lifetime = min(max(1, int(expires_s)), MAX_URL_LIFETIME_S)
+        expires_at = datetime.now(UTC) + timedelta(seconds=lifetime)
+        signed = {"ContentType": content_type, "ContentLength": size}
+        url = self._client.generate_presigned_url(
+            "put_object", Params={**self._at(key), **signed}, ExpiresIn=lifetime
+        )
+        return PresignedUrl(url, expires_at.strftime("%Y-%m-%dT%H:%M:%SZ"))
+
     def _at(self, key: str) -> dict[str, str]:
         return {"Bucket": self.options.bucket, "Key": self._prefix + key}
 

@@ -12,14 +12,17 @@ from PIL import Image
 
 from lora_registry.tensorfile import sha256_of
 from worker import media
+from worker.contract import MIN_PHOTOS
 from worker.errors import DatasetRejected, ImageRejected
+from worker.media import Picture
+from worker.pictures import Pictures
 from worker.training.captions import Captioner, with_trigger
 from worker.training.fetching import Check, Fetched, Limits
 from worker.training.photos import (
     PhotoFacts,
     Reason,
     Verdict,
-    bounded_size,
+    enough_pixels,
     fingerprint,
     judge,
     rejected,
@@ -28,7 +31,6 @@ from worker.training.photos import (
 )
 from worker.training.trainer import PreparedDataset, PreparedPhoto
 
-MIN_PHOTOS: Final = 5
 GOOD_PHOTOS: Final = 10
 _AT_ONCE: Final = 2  # a decoded 24 MP photo takes 100 MB
 
@@ -48,6 +50,7 @@ def judge_photos(
     fetched: Sequence[Fetched],
     folder: Path,
     limits: Limits,
+    pictures: Pictures,
     check_cancelled: Check,
     on_share: OnShare,
 ) -> Judged:
@@ -57,10 +60,14 @@ def judge_photos(
     """
     counter = _Counter(len(fetched), on_share)
 
+    def decode(path: Path) -> Picture:
+        area = enough_pixels(limits.resolution)
+        return pictures.decode(path, field="It", max_area=area, check_cancelled=check_cancelled)
+
     def measure(photo: Fetched) -> PhotoFacts | Reason:
         check_cancelled()
         try:
-            return _measure(photo, _png(folder, photo.index), limits)
+            return _measure(photo, _png(folder, photo.index), limits, decode)
         finally:
             counter.one_more()
 
@@ -155,17 +162,18 @@ def restored(described: dict[str, Any], folder: Path) -> PreparedDataset:
     return PreparedDataset(folder, photos, described["digest"])
 
 
-def _measure(photo: Fetched, png: Path, limits: Limits) -> PhotoFacts | Reason:
+def _measure(
+    photo: Fetched, png: Path, limits: Limits, decode: Callable[[Path], Picture]
+) -> PhotoFacts | Reason:
     """The facts of one photo, its PNG written; or why it is rejected."""
     if photo.path is None:
         return photo.problem or Reason("unreadable", "It could not be read.")
     try:
-        size = media.size_of(photo.path, field="It")
+        picture = decode(photo.path)
+        image, size = picture.image, (picture.width, picture.height)
         problem = size_problem(*size, limits.resolution)
         if problem is not None:
             return problem
-        bound = max(bounded_size(*size, limits.resolution))
-        image = media.decode(photo.path, field="It", max_pixels=limits.photo_pixels, max_side=bound)
         png.write_bytes(media.encode(image, "png"))
         return PhotoFacts(sha256_of(photo.path), *size, fingerprint(image), sharpness(image))
     except ImageRejected as error:

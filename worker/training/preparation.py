@@ -61,6 +61,7 @@ def _prepare(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict
             fetched,
             work.folder.fresh(_PHOTOS),
             limits,
+            work.resources.pictures,
             check_cancelled,
             lambda done: stages.at("photos", (1 + done) / 2),
         )
@@ -83,7 +84,6 @@ def _limits(work: TrainingWork, resolution: int) -> Limits:
         resolution=resolution,
         photo_bytes=settings.source_max_bytes,
         archive_bytes=settings.archive_max_bytes,
-        photo_pixels=settings.image_max_pixels,
     )
 
 

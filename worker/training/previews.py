@@ -13,8 +13,8 @@ from lora_registry.errors import RegistryError
 from lora_registry.store import StoreError
 from worker import media
 from worker.comfyui.client import OutputFile
-from worker.errors import Cancelled, EngineCrashed, EngineUnavailable, ExecutionFailed, WorkerError
-from worker.generation.prompts import Trigger, place_triggers
+from worker.errors import Cancelled, ExecutionFailed, WorkerError
+from worker.generation.used_characters import Trigger, place_triggers
 from worker.resources import JobContext, Resources
 from worker.training.fetching import Check
 from worker.training.sheet import PreviewRow
@@ -91,7 +91,6 @@ def render(
         raise
     except (WorkerError, WorkflowError, RegistryError, StoreError) as error:
         log.warning("previews failed", extra={"code": error.code, "reason": str(error)})
-        _recover(error, resources)
         return Previews(tuple(rows), str(error))
     return Previews(tuple(rows))
 
@@ -156,12 +155,3 @@ def _render(
     if not found:
         raise ExecutionFailed("ComfyUI finished a preview without a picture.")
     return found[0]
-
-
-def _recover(error: Exception, resources: Resources) -> None:
-    """Leave a ComfyUI that the next job can use."""
-    if isinstance(error, EngineCrashed):
-        try:
-            resources.engine.ensure_ready()
-        except EngineUnavailable:
-            log.exception("comfyui is not ready after the previews")

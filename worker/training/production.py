@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.cancel import Deadline
-from worker.errors import Cancelled, TimedOut
 from worker.settings import Settings, default_python
 from worker.training import report
 from worker.training.base_model import find_checkpoint, trained_layers
@@ -86,10 +85,7 @@ def _trainer(work: TrainingWork, comfyui_version: str) -> Trainer:
 
 
 def _checkpoint(settings: Settings) -> Path | None:
-    folders = [settings.comfyui_dir / "models" / "checkpoints"]
-    if settings.models_dir is not None:
-        folders.insert(0, settings.models_dir / "checkpoints")
-    return find_checkpoint(settings.train_checkpoint, folders)
+    return find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
 
 
 def _planned(work: TrainingWork, known: Circumstances) -> TrainingSpec:
@@ -131,14 +127,8 @@ def _engine_set_aside(work: TrainingWork) -> Iterator[None]:
         with handed_over(engine, comfyui, cancel):
             yield
         return
-    generation = engine.generation
     with ready_afterwards(engine):
-        try:
-            yield
-        except (Cancelled, TimedOut) as error:
-            if error.details.get("hung"):  # only a restart frees the GPU
-                engine.restart(generation)
-            raise
+        yield
 
 
 def _check(

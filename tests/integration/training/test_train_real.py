@@ -25,6 +25,7 @@ from tests.conformance.graphs import picture, picture_with_lora
 from tests.conformance.servers import REAL_FOLDER, Server, running
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient, OutputFile
+from worker.comfyui.engine import ExternalComfyUI
 from worker.training.base_model import trained_layers
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.kohya import KohyaTrainer
@@ -192,12 +193,7 @@ class Painter:
     def __init__(self, server: Server, checkpoint: str) -> None:
         self.server = server
         self.checkpoint = checkpoint
-        self.client = ComfyUIClient(
-            f"http://{server.address}",
-            output_directory=server.output,
-            input_directory=server.input,
-            alive=lambda: True,
-        )
+        self.client = ComfyUIClient(ExternalComfyUI(f"http://{server.address}"))
 
     def paint(self, graph: dict[str, Any]) -> np.ndarray[Any, Any]:
         graph["4"]["inputs"]["ckpt_name"] = self.checkpoint
