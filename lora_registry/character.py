@@ -112,9 +112,10 @@ class CharacterRecord(Document):
     `active` is the version activated last, whatever its base model: what a job gets that leaves its
     workflow open. `trigger`, `class_noun` and `base_model` are its own; an instant character has
     none yet, and an empty base model. `families` has the active version of each base model.
-    `previous` are the versions that a rollback goes back to, the latest last; `writes` are the last write ids, by which a
-    writer knows its own success behind a lost reply and a retried job its earlier run. `swept` is
-    set on a tombstone whose files are being removed: it cannot be restored any more.
+    `references` are photos for workflows that take those. `previous` are the versions that a
+    rollback goes back to, the latest last; `writes` are the last write ids, by which a writer knows
+    its own success behind a lost reply and a retried job its earlier run. `swept` is set on a
+    tombstone whose files are being removed: it cannot be restored any more.
     """
 
     character_id: str
