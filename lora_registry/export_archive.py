@@ -167,8 +167,9 @@ class ArchiveReader:
         character_id, part = _place_of(name)
         if part == "character.json":
             record = self.head(name)
-            active = record.active and layout.version_key(character_id, record.active.id)
-            if record.character_id != character_id or (active and active not in self._members):
+            actives = [record.active, *record.families.values()]
+            named = {layout.version_key(character_id, each.id) for each in actives if each}
+            if record.character_id != character_id or named - self._members.keys():
                 raise ArchiveInvalid(f"The archive's record {name!r} names what is not in it.")
         elif part == "versions":
             self._check_version(name)

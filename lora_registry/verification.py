@@ -164,9 +164,11 @@ def _check_record(
             yield Finding(key, f"its copy of version {active.id} differs from the version")
         elif any(getattr(record, name) != getattr(active, name) for name in _COPIED):
             yield Finding(key, f"its trigger, class or base model is not version {active.id}'s")
-    for version in record.previous:
-        if version not in versions:
-            yield Finding(key, f"version {version}, to roll back to, is not there", problem=False)
+    others = {entry.id for name, entry in record.families.items() if name != record.base_model}
+    for version in sorted(others - versions.keys()):
+        yield Finding(key, f"its version {version}, active for its base model, is not there")
+    for version in sorted(set(record.previous) - versions.keys()):
+        yield Finding(key, f"version {version}, to roll back to, is not there", problem=False)
 
 
 def _note(character_id: str, message: str) -> Finding:
