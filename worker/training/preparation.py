@@ -93,7 +93,14 @@ def _fetch(work: TrainingWork, limits: Limits) -> FetchedPhotos:
     folder: Path = work.folder.fresh("incoming")
     sources, check_cancelled = work.resources.sources, work.context.cancel.check
     if work.job.archive is not None:
-        return fetch_archive(work.job.archive, sources, folder, limits, check_cancelled)
+        return fetch_archive(
+            work.job.archive,
+            sources,
+            folder,
+            limits,
+            check_cancelled,
+            lambda share: work.stages.at("photos", share / 2),
+        )
     photos = work.job.images or []
     return fetch_photos(photos, sources, folder, limits, work.resources.pool, check_cancelled)
 
