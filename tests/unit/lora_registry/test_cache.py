@@ -229,7 +229,7 @@ def test_downloads_on_their_way_count(memory: MemoryStore, folder: Path, make: M
 
     watched.before = pause
     with ThreadPoolExecutor(1) as other:
-        future = other.submit(LoraCache(watched, folder, budget).ensure, slow)
+        future = other.submit(ensure, LoraCache(watched, folder, budget), slow)
         assert arrived.wait(10)
         ensure(LoraCache(memory, folder, budget), quick)
         assert files(folder) == {quick.sha256}  # kept had to go: slow has its room already
