@@ -23,7 +23,7 @@ pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 OURS = ("worker", "lora_registry", "workflows", "families", "errors.py")
 # Measured; the aim is 30 and 50. These numbers may only go down.
-PICTURE_MODULES = 46
+PICTURE_MODULES = 45
 TRAINING_MODULES = 81
 # A retry calls the request it was given, a record's claim calls the job: callbacks, both.
 KNOWN_MUTUAL = {
