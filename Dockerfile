@@ -34,10 +34,11 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     uv venv /opt/worker --python /usr/bin/python3 && \
     uv pip install --python /opt/worker/bin/python --require-hashes -r /build/requirements.txt
 
-# One torch for ComfyUI and the trainer, which see it through a .pth file: 2.8 or newer with CUDA
-# 12.8 has the kernels of RTX 50; its wheels bring CUDA's libraries.
+# One torch for ComfyUI and the trainer, which see it through a .pth file: ComfyUI wants
+# CUDA 13 on NVIDIA 20 series and up. For a driver older than 580: TORCH_INDEX=.../whl/cu128 (slower).
+# The wheels bring CUDA's libraries.
 FROM uv AS torch
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cu128
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cu130
 ARG TORCH_VERSION=2.11.0
 ARG TORCHVISION_VERSION=0.26.0
 ARG TORCHAUDIO_VERSION=2.11.0
@@ -150,11 +151,31 @@ WORKDIR /app
 COPY builder/__init__.py builder/errors.py builder/manifest.py builder/library.py \
     builder/link_models.py builder/models.toml builder/healthcheck.py builder/make_bucket.py builder/
 COPY --chmod=755 builder/entrypoint.sh builder/
+COPY families families
 COPY lora_registry lora_registry
 COPY workflows workflows
 COPY worker worker
 COPY handler.py errors.py test_input.json ./
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+
+# The HTTP API and its page: no GPU, no ComfyUI. For a RunPod CPU load-balancing endpoint, or any host.
+FROM base AS gateway
+COPY --from=worker-env /opt/worker /opt/worker
+WORKDIR /app
+COPY families families
+COPY lora_registry lora_registry
+COPY workflows workflows
+COPY worker worker
+COPY gateway gateway
+COPY errors.py ./
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
+ENV HOST=0.0.0.0 PORT=8080
+USER 1000:1000
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
+    CMD ["/opt/worker/bin/python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"PORT\"]}/ping', timeout=5)"]
+ENTRYPOINT ["/usr/bin/tini", "--"]
+CMD ["/opt/worker/bin/python", "-m", "gateway"]
 
 # hadolint ignore=DL3006 # a stage of this file
 FROM variant-${VARIANT} AS worker
@@ -163,6 +184,7 @@ ARG VERSION=0.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Characters on RunPod" \
     org.opencontainers.image.description="RunPod serverless worker: train a character, then pictures and videos of it" \
+    org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-only" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 ENV COMFYUI_ARGS=${COMFYUI_ARGS}

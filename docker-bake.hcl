@@ -4,6 +4,7 @@
 //   worker-sdxl   SDXL baked in: pictures at once
 //   worker-train  trainer, tokenizers, tagger; the checkpoint comes from a volume
 //   worker-full   SDXL, SVD and the trainer: every task, no volume
+//   gateway       the HTTP API and its page: no GPU, no models
 //   worker-cpu    no models, torch without CUDA: for trying the image itself
 //
 // A gated model: HF_TOKEN=… docker buildx bake --set '*.secrets=id=hf_token,env=HF_TOKEN' worker-full
@@ -18,7 +19,7 @@ group "default" {
 }
 
 group "all" {
-  targets = ["worker", "worker-sdxl", "worker-train", "worker-full"]
+  targets = ["worker", "worker-sdxl", "worker-train", "worker-full", "gateway"]
 }
 
 function "tags" {
@@ -69,4 +70,10 @@ target "worker-cpu" {
     COMFYUI_ARGS = "--cpu"
   }
   tags = tags("-cpu")
+}
+
+target "gateway" {
+  inherits = ["_common"]
+  target   = "gateway"
+  tags     = tags("-gateway")
 }

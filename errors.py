@@ -36,6 +36,12 @@ class ErrorCode(StrEnum):
     CONFLICT = "conflict"
     DISK_FULL = "disk_full"
     INTERNAL = "internal"
+    # Of the HTTP API alone; no job fails with one.
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    TOO_LARGE = "too_large"
+    JOB_NOT_FOUND = "job_not_found"
+    ENDPOINT_UNAVAILABLE = "endpoint_unavailable"
 
 
 RETRYABLE: Final[Mapping[ErrorCode, bool]] = {
@@ -63,6 +69,11 @@ RETRYABLE: Final[Mapping[ErrorCode, bool]] = {
     ErrorCode.CONFLICT: True,
     ErrorCode.DISK_FULL: True,
     ErrorCode.INTERNAL: False,
+    ErrorCode.UNAUTHORIZED: False,
+    ErrorCode.RATE_LIMITED: True,
+    ErrorCode.TOO_LARGE: False,
+    ErrorCode.JOB_NOT_FOUND: False,
+    ErrorCode.ENDPOINT_UNAVAILABLE: True,
 }
 """Whether the same job, sent again unchanged, can succeed."""
 

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from lora_registry.store import StoreError
 from worker import bridge, logs
+from worker.admission import Admission
 from worker.errors import InvalidSettings, WorkerError
 from worker.service import Worker
 from worker.settings import Settings
-from worker.stopping import PromptEnd
+from worker.stopping import ShutdownHook
 from workflows.errors import WorkflowError
 
 
@@ -46,6 +47,7 @@ def serve(worker: Worker) -> None:
     with worker.boot_phase("sdk"):
         import runpod  # noqa: PLC0415 - after ComfyUI's start, which takes longer
         from runpod.http_client import AsyncClientSession  # noqa: PLC0415
+        from runpod.serverless.modules import rp_scale  # noqa: PLC0415
         from runpod.serverless.modules.rp_http import send_result  # noqa: PLC0415
         from runpod.serverless.modules.rp_logger import RunPodLogger  # noqa: PLC0415
 
@@ -58,15 +60,24 @@ def serve(worker: Worker) -> None:
 
     RunPodLogger().set_level(worker.settings.runpod_log_level)
     worker.wait_ready()
-    prompt_end = PromptEnd()
+    admission = Admission(worker.schedule)
+    slots = (
+        admission.slots
+        if admission.install(rp_scale, runpod.__version__)
+        else worker.settings.concurrency
+    )
+    shutdown = ShutdownHook(on_stop=admission.close)
 
     def concurrency(_current: int) -> int:
-        prompt_end.install()  # the SDK calls this in its loop, behind its own signal handler
-        return worker.settings.concurrency
+        shutdown.install()  # the SDK calls this in its loop, behind its own signal handler
+        return slots
 
     with contextlib.suppress(asyncio.CancelledError):  # the end that SIGTERM makes
         runpod.serverless.start(
-            {"handler": bridge.job_handler(worker, post), "concurrency_modifier": concurrency}
+            {
+                "handler": bridge.job_handler(worker, post, on_replace=admission.close),
+                "concurrency_modifier": concurrency,
+            }
         )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from worker.pictures import PictureOptions, Pictures
 from worker.training.captions import TemplateCaptioner
 from worker.training.dataset import judge_photos, write_captions
 from worker.training.fetching import Fetched, Limits
@@ -48,9 +49,10 @@ def prepare(folder: Path, count: int) -> dict[str, float]:
     out = folder / "prepared"
     out.mkdir()
     fetched = [Fetched(number, str(number), folder / f"{number:03d}") for number in range(count)]
-    limits = Limits(1024, 10**9, 10**9, 40_000_000)
+    limits = Limits(1024, 10**9, 10**9)
+    pictures = Pictures(PictureOptions())
     begun, used = time.monotonic(), time.process_time()
-    judged = judge_photos(fetched, out, limits, lambda: None, lambda _share: None)
+    judged = judge_photos(fetched, out, limits, pictures, lambda: None, lambda _share: None)
     captioner = TemplateCaptioner("mrzkqv", "person")
     dataset = write_captions(judged, fetched, captioner, ("mrzkqv", "person"), lambda _share: None)
     seconds = time.monotonic() - begun

@@ -23,7 +23,6 @@ from botocore.config import Config
 
 from local.lora_file import write_demo_lora
 from local.stack import Stack
-from lora_registry.inspection import inspect
 from lora_registry.versions import NewVersion
 from worker.cancel import CancelToken
 from worker.service import Worker
@@ -136,7 +135,7 @@ def cache_miss(worker: Worker, folder: Path) -> dict[str, Any]:
     """
     weights = folder / "large.safetensors"
     write_demo_lora(weights, rank=32)
-    new = NewVersion("large", "harness", weights, inspect(weights), "xyz")
+    new = NewVersion("large", "harness", weights, "sdxl", "kohya", 32, "xyz")
     worker.resources.registry.add_version(new)
     version = worker.resources.registry.resolve("large")
     alone = tuned_boto3(worker.settings)

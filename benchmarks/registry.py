@@ -30,15 +30,14 @@ from local.s3 import S3Server
 from lora_registry.cache import LoraCache
 from lora_registry.changes import (
     activated,
-    first_head,
+    first_record,
     stamped,
 )
 from lora_registry.character import (
-    CharacterHead,
+    CharacterRecord,
     UsableVersion,
 )
-from lora_registry.inspection import inspect
-from lora_registry.layout import head_key, newest_key, version_key
+from lora_registry.layout import newest_key, record_key, version_key
 from lora_registry.listing import Order
 from lora_registry.registry import Registry
 from lora_registry.tensorfile import sha256_of
@@ -91,18 +90,18 @@ def measure_scale(store: CountedStore, folder: Path, characters: int, runs: int)
 _ORDERS: Final[tuple[Order, ...]] = ("id", "newest")
 
 
-def _populate(store: CountedStore, model: CharacterHead, characters: int) -> None:
+def _populate(store: CountedStore, model: CharacterRecord, characters: int) -> None:
     """What so many registrations would have left, but for the weights, which all share."""
     [version] = Registry(store).versions(model.character_id)
 
     def place(number: int) -> None:
         character_id = f"c{number:06d}"
         copied = version.model_copy(update={"character_id": character_id})
-        head = activated(first_head(copied, name=f"Character {number}"), copied)
-        head = stamped(head, "benchmark", head.created_at)
+        record = activated(first_record(copied, name=f"Character {number}"), copied)
+        record = stamped(record, "benchmark", record.created_at)
         store.put(version_key(character_id, copied.id), copied.to_json())
-        store.put(newest_key(character_id, head.created_at), b"")
-        store.put(head_key(character_id), head.to_json())
+        store.put(newest_key(character_id, record.created_at), b"")
+        store.put(record_key(character_id), record.to_json())
 
     with ThreadPoolExecutor(16) as writers:
         list(writers.map(place, range(1, characters)))
@@ -145,10 +144,10 @@ def measure_cache(
 ) -> dict[str, Any]:
     """A miss against boto3 alone, and a hit."""
     file = folder / "large.safetensors"
-    write_demo_lora(file, rank=max(1, round(megabytes / 5.4)))
-    facts = inspect(file)
+    rank = max(1, round(megabytes / 5.4))
+    write_demo_lora(file, rank=rank)
     registry = Registry(store)
-    registry.add_version(NewVersion("large", "benchmark", file, facts, trigger="ohwx"))
+    registry.add_version(NewVersion("large", "benchmark", file, "sdxl", "kohya", rank, "ohwx"))
     version = registry.resolve("large")
     size_mb = version.size / _MB
     boto, stored, misses = [], [], []

@@ -1,13 +1,14 @@
 """Many writers, some killed, on real S3 servers: is anything lost? Prints JSON.
 
     python -m benchmarks.registry_chaos                  64 writers in 8 processes, 10 more killed
-    python -m benchmarks.registry_chaos --stores careless --writers 16
+    python -m benchmarks.registry_chaos --stores unconditional --writers 16
 
 Three kinds of store: one that enforces write conditions (SeaweedFS), one that ignores them
 without a word (nanio, as Supabase does), one that answers 501 (as Backblaze B2 does). Whatever
-`add_version` acknowledged must be there in the end, no head may point at nothing, and what a killed
-writer was at must be absent, or whole and listed. It is then done again with the same job id, and
-must end in exactly one version. The exit status is 1 when anything of this does not hold.
+`add_version` acknowledged must be there in the end, no record may point at nothing, and what a
+killed writer was at must be absent, or whole and listed. It is then done again with the same
+job id, and must end in exactly one version. The exit status is 1 when anything of this does not
+hold.
 """
 
 import argparse
@@ -35,15 +36,15 @@ from benchmarks.registry_writer import (
     open_store,
     write,
 )
-from local.careless_s3 import CarelessS3Server
 from local.s3 import S3Server
+from local.unconditional_s3 import UnconditionalS3Server
 from lora_registry.conditions import Conditions
 from lora_registry.listing import all_character_ids
 from lora_registry.registry import Registry
 from lora_registry.verification import Verification
 from worker.storage import ObjectStore, StorageOptions
 
-STORES: Final = ("enforcing", "careless", "refusing")
+STORES: Final = ("enforcing", "unconditional", "refusing")
 _ALONE: Final = 5
 _LONGEST_S: Final = 540.0
 
@@ -215,8 +216,8 @@ def _judge(
 def _fate(store: ObjectStore, job: str, plan: Plan, versions: dict[str, list[str]]) -> str:
     if job not in versions:
         return "absent"
-    head = Registry(store).get(character_of(job, plan.characters))
-    active = head.active is not None and [head.active.id] == versions[job]
+    record = Registry(store).get(character_of(job, plan.characters))
+    active = record.active is not None and [record.active.id] == versions[job]
     return "listed and active" if active else "listed"
 
 
@@ -229,7 +230,7 @@ def sound(result: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def serving(kind: str) -> Iterator[StorageOptions]:
     """A server of one of the `STORES`."""
-    server = CarelessS3Server() if kind == "careless" else S3Server()
+    server = UnconditionalS3Server() if kind == "unconditional" else S3Server()
     with server:
         yield server.options(prefix=f"chaos-{kind}")
 

@@ -38,6 +38,8 @@ class Case:
 
     workers: int
     in_flight: int
+    tasks: str = "image,health"
+    admission: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=50)
     parser.add_argument("--gpu-ms", type=float, default=200, help="GPU time of each job")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--in-flight", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[4])
+    parser.add_argument("--train", action="store_true", help="workers that serve `train` too")
+    parser.add_argument("--before", action="store_true", help="jobs taken as the SDK does, first")
     given = parser.parse_args(argv)
     load = Load(given.jobs, given.gpu_ms)
-    cases = [Case(workers, flight) for flight in given.in_flight for workers in given.workers]
+    tasks = "image,train,health" if given.train else "image,health"
+    cases = [
+        Case(workers, flight, tasks, admission)
+        for flight in given.in_flight
+        for workers in given.workers
+        for admission in ((False, True) if given.before else (True,))
+    ]
     with Stack() as stack:
         register_characters(stack, [f"harness-{number}" for number in range(load.jobs)])
         results = [result for case in cases for result in measured(stack, case, load)]
@@ -76,6 +86,8 @@ def measured(stack: Stack, case: Case, load: Load) -> Iterator[dict[str, Any]]:
                 yield {
                     "workers": case.workers,
                     "in_flight": case.in_flight,
+                    "tasks": case.tasks,
+                    "admission": case.admission,
                     "cache": cache,
                     **one_round(platform, load, ports, seed=number * load.jobs),
                 }
@@ -92,14 +104,19 @@ def platform_options(
         return stack.environment(
             WORK_DIR=str(scratch / f"worker-{number}"),
             LORA_CACHE_DIR=str(scratch / "loras"),
-            WORKER_TASKS="image,health",
+            WORKER_TASKS=case.tasks,
             JOBS_IN_FLIGHT=str(case.in_flight),
             COMFYUI_PORT=str(ports[number - 1]),
             COMFYUI_ARGS=f"--stand-in-faults {faults} --stand-in-picture-bytes {PICTURE_BYTES}",
             LOG_LEVEL="WARNING",
         )
 
-    argv = (sys.executable, "-u", str(ROOT / "handler.py"))
+    # Without admission it is as with an SDK that the gate does not know.
+    code = (
+        "import sys, handler, worker.admission as a; a.SDK_VERSION = 'x'; sys.exit(handler.main())"
+    )
+    before = (sys.executable, "-u", "-c", code)
+    argv = (sys.executable, "-u", str(ROOT / "handler.py")) if case.admission else before
     pods = PodOptions(argv=argv, environment=environment, folder=ROOT, logs=scratch)
     return PlatformOptions(pods=pods, workers=case.workers)
 

@@ -13,10 +13,11 @@ from pydantic.fields import FieldInfo
 from worker.settings import Settings
 
 PLACE: Final = Path(__file__).resolve().parent.parent / ".runpod" / "hub.json"
-CUDA_VERSIONS: Final = ("12.8", "12.9", "13.0")  # what torch of the Dockerfile's index runs with
+CUDA_VERSIONS: Final = ("13.0",)  # what torch of the Dockerfile's index runs with
 _OF_THE_IMAGE: Final = frozenset(
     [
         "workflows_dir",
+        "families_dir",
         "work_dir",
         "lora_cache_dir",
         "worker_tasks",
@@ -86,7 +87,9 @@ def _input(name: str, field: FieldInfo) -> dict[str, Any]:
     default = _default(field)
     entry: dict[str, Any] = {
         "name": _title(name),
-        "type": "number" if isinstance(default, int | float) else "string",
+        "type": "number"
+        if {int, float} & {field.annotation, *get_args(field.annotation)}
+        else "string",
         "description": field.description,
         "default": default,
     }

@@ -122,7 +122,7 @@ def check_no_torch(shop: Shop) -> str:
 def check_first_job(around: Surroundings) -> str:
     """`test_input.json` through the entrypoint, ComfyUI's stand-in and the bucket."""
     said = around.worker("first-job", on_platform=False)
-    for needed in ("linked /comfyui/models/checkpoints/", "STAND-IN", "'kind': 'image'"):
+    for needed in ("linked /tmp/worker/models/checkpoints/", "STAND-IN", "'kind': 'image'"):
         if needed not in said:
             raise CheckFailed(f"{needed!r} is not in what it printed:\n{said[-2000:]}")
     return ""

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from local.lora_file import write_demo_lora
 from local.stack import Stack
-from lora_registry.inspection import inspect
 from lora_registry.registry import Registry
 from lora_registry.versions import NewVersion
 from worker.storage import ObjectStore
@@ -17,6 +16,5 @@ def register_characters(stack: Stack, names: Iterable[str], *, rank: int = 1) ->
         registry = Registry(store)
         for number, name in enumerate(names):
             write_demo_lora(weights, rank=rank, seed=number)
-            facts = inspect(weights)
-            new = NewVersion(name, f"register-{name}", weights, facts, trigger="ohwx")
-            registry.add_version(new)
+            job_id = f"register-{name}"
+            registry.add_version(NewVersion(name, job_id, weights, "sdxl", "kohya", rank, "ohwx"))

@@ -7,22 +7,29 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from errors import CodedError
-from lora_registry.commands import Commands
+from families.library import load_families
+from families.recognition import Recogniser
+from lora_registry import fields
+from lora_registry.commands import Commands, Examined
 from lora_registry.registry import Registry
 from lora_registry.sweep import DEFAULT_GRACE
 from lora_registry.versions import DEFAULT_STRENGTH
-from worker.assembly import source_options, storage_options
+from worker.assembly import source_options
 from worker.contract import Source
 from worker.errors import InvalidSettings
 from worker.logs import configure
+from worker.loras import examine
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
+from worker.storage_settings import storage_options
+
+T = TypeVar("T")
 
 _FAILED: Final = 1
 _MISUSED: Final = 2  # argparse's own
@@ -57,7 +64,12 @@ def _run(words: argparse.Namespace, settings: Settings) -> int:
         def fetch(words: argparse.Namespace) -> Path:
             return words.file or _fetched(words, settings, store, Path(scratch) / "lora")
 
-        commands = Commands(Registry(store), store, fetch)
+        def look_into(path: Path, base_model: str | None) -> Examined:
+            recogniser = Recogniser(load_families(settings.families_dir))
+            found = examine(path, recogniser, base_model=base_model)
+            return Examined(found.base_model, found.format, found.rank, found.metadata)
+
+        commands = Commands(Registry(store), store, fetch, look_into)
         for line in commands.run(words):
             sys.stdout.write(f"{json.dumps(line.document) if words.json else line.text}\n")
             sys.stdout.flush()
@@ -88,9 +100,9 @@ def _parser() -> argparse.ArgumentParser:
         ("register", "add a LoRA file as a version"),
     ):
         verb_parser = verbs.add_parser(verb, help=meaning)
-        verb_parser.add_argument("character_id")
+        verb_parser.add_argument("character_id", type=_by(fields.character_id))
         if verb == "activate":
-            verb_parser.add_argument("version")
+            verb_parser.add_argument("version", type=_by(fields.version_id))
         elif verb == "register":
             _add_register(verb_parser)
     _add_bucket_verbs(verbs)
@@ -99,6 +111,18 @@ def _parser() -> argparse.ArgumentParser:
             "--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
     return parser
+
+
+def _by(rule: Callable[[str], T]) -> Callable[[str], T]:
+    """A rule as argparse takes it, which shows only its own error's words."""
+
+    def parse(text: str) -> T:
+        try:
+            return rule(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -114,10 +138,14 @@ def _add_register(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--file", type=Path, help="a local .safetensors file")
     source.add_argument("--url", help="a public URL")
     source.add_argument("--key", help="an object of the bucket")
-    parser.add_argument("--name", help="display name")
-    parser.add_argument("--trigger", help="default: the file's own, else the character id")
-    parser.add_argument("--class-noun", default="person")
-    parser.add_argument("--strength", type=float, default=DEFAULT_STRENGTH)
+    text, strength = _by(fields.short_text), _by(lambda value: fields.strength(float(value)))
+    parser.add_argument("--name", type=text, help="display name")
+    parser.add_argument(
+        "--trigger", type=text, help="default: the file's own, else the character id"
+    )
+    parser.add_argument("--class-noun", type=text, default="person")
+    parser.add_argument("--base-model", help="a family; only where the file fits several alike")
+    parser.add_argument("--strength", type=strength, default=DEFAULT_STRENGTH)
     parser.add_argument("--job-id", help="the same id again registers nothing twice")
     parser.add_argument("--no-activate", action="store_true")
 

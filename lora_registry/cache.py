@@ -2,7 +2,7 @@
 
     {folder}/{sha256}.safetensors            whole and verified, or not there at all
     {folder}/.cache/{sha256}.lock            held by the one that downloads it
-    {folder}/.cache/{sha256}.record          size and time it had when it was verified
+    {folder}/.cache/{sha256}.verified        size and time it had when it was verified
     {folder}/.cache/parts/{sha256}-{size}/   a download on its way; its name reserves the room
 
 Several processes may share the folder, and it survives restarts. All locks are `flock`s, which the
@@ -18,8 +18,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
+from lora_registry.cache_directory import CacheDirectory, CacheUsage
+from lora_registry.character import UsableVersion
 from lora_registry.errors import (
     CacheBusy,
     CacheDiskFull,
@@ -28,7 +30,6 @@ from lora_registry.errors import (
     VersionNotFound,
 )
 from lora_registry.locks import LockTimeout, exclusive
-from lora_registry.shelf import CacheUsage, Shelf
 from lora_registry.store import ObjectMissing, Store, StoreError
 from lora_registry.tensorfile import read_header, sha256_of
 
@@ -36,22 +37,7 @@ log = logging.getLogger(__name__)
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-Check = Callable[[], None] | None
-
-
-class Weights(Protocol):
-    """What the cache must know of a version; `character.UsableVersion` is one. Size in bytes."""
-
-    @property
-    def character_id(self) -> str: ...  # noqa: D102 - the class says it
-    @property
-    def version(self) -> str: ...  # noqa: D102
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-    @property
-    def size(self) -> int: ...  # noqa: D102
+CheckCancelled = Callable[[], None] | None
 
 
 class LoraCache:
@@ -68,11 +54,13 @@ class LoraCache:
         self, store: Store, folder: Path, budget_bytes: int, *, wait_s: float = 900.0
     ) -> None:
         self._store = store
-        self._shelf = Shelf(folder, budget_bytes)
+        self._directory = CacheDirectory(folder, budget_bytes)
         self._wait_s = wait_s
 
     @contextmanager
-    def lease(self, version: Weights, check_cancelled: Check = None) -> Iterator[Path]:
+    def lease(
+        self, version: UsableVersion, check_cancelled: CheckCancelled = None
+    ) -> Iterator[Path]:
         """The file, for as long as the block lasts: fetched if need be, and not evicted.
 
         One download per file, however many threads and processes ask; a hit costs no request.
@@ -88,15 +76,15 @@ class LoraCache:
             CacheBusy: another download of the file did not end in `wait_s`.
             StoreError: the bucket failed.
         """
-        descriptor = self._shelf.open(version.sha256, version.size)
+        descriptor = self._directory.open(version.sha256, version.size)
         if descriptor is None:
             descriptor = self._obtain(version, check_cancelled)
         try:
-            yield self._shelf.path(version.sha256)
+            yield self._directory.path(version.sha256)
         finally:
             os.close(descriptor)
 
-    def ensure(self, version: Weights, check_cancelled: Check = None) -> Path:
+    def ensure(self, version: UsableVersion, check_cancelled: CheckCancelled = None) -> Path:
         """Have the file here by now, to save a later `lease` the download; raises as it does.
 
         Without a lease it may be evicted again at any time.
@@ -106,20 +94,20 @@ class LoraCache:
 
     def free_space(self, wanted: int) -> int:
         """Give the disk back `wanted` bytes, or all that are not in use; returns the bytes."""
-        return self._shelf.evict(wanted)
+        return self._directory.evict(wanted)
 
     def usage(self) -> CacheUsage:
         """Files, bytes and budget, for health reports."""
-        return self._shelf.usage()
+        return self._directory.usage()
 
-    def _obtain(self, version: Weights, check_cancelled: Check) -> int:
+    def _obtain(self, version: UsableVersion, check_cancelled: CheckCancelled) -> int:
         try:
             with exclusive(
-                self._shelf.lock(version.sha256),
+                self._directory.lock(version.sha256),
                 timeout_s=self._wait_s,
                 check_cancelled=check_cancelled,
             ):
-                descriptor = self._shelf.open(version.sha256, version.size)
+                descriptor = self._directory.open(version.sha256, version.size)
                 if descriptor is None:
                     descriptor = self._adopt(version, check_cancelled)
                 return self._fetch(version, check_cancelled) if descriptor is None else descriptor
@@ -129,12 +117,12 @@ class LoraCache:
                 details={"character_id": version.character_id, "waited_s": self._wait_s},
             ) from error
 
-    def _adopt(self, version: Weights, check_cancelled: Check) -> int | None:
-        """Take a file that is there without a fitting record, if its bytes are right."""
-        path = self._shelf.path(version.sha256)
+    def _adopt(self, version: UsableVersion, check_cancelled: CheckCancelled) -> int | None:
+        """Take a file that is there without a fitting mark, if its bytes are right."""
+        path = self._directory.path(version.sha256)
         try:
             _verify(path, version, check_cancelled)
-            return self._shelf.publish(path, version.sha256)
+            return self._directory.publish(path, version.sha256)
         except FileNotFoundError:
             return None
         except LoraCorrupt:
@@ -142,13 +130,13 @@ class LoraCache:
             path.unlink(missing_ok=True)
             return None
 
-    def _fetch(self, version: Weights, check_cancelled: Check) -> int:
+    def _fetch(self, version: UsableVersion, check_cancelled: CheckCancelled) -> int:
         try:
             return self._download(version, check_cancelled)
         except (OSError, StoreError) as error:
             if not _disk_is_full(error):
                 raise
-        freed = self._shelf.evict(version.size)
+        freed = self._directory.evict(version.size)
         log.warning("disk full, unused loras removed", extra={"freed_bytes": freed})
         try:
             return self._download(version, check_cancelled)
@@ -160,14 +148,14 @@ class LoraCache:
                 details={"needed_bytes": version.size},
             ) from error
 
-    def _download(self, version: Weights, check_cancelled: Check) -> int:
+    def _download(self, version: UsableVersion, check_cancelled: CheckCancelled) -> int:
         started = time.monotonic()
-        folder = self._shelf.reserve(version.sha256, version.size, check_cancelled)
+        folder = self._directory.reserve(version.sha256, version.size, check_cancelled)
         try:
             part = folder / "weights.part"
             self._store.download(version.key, part, check_cancelled=check_cancelled)
             _verify(part, version, check_cancelled)
-            descriptor = self._shelf.publish(part, version.sha256)
+            descriptor = self._directory.publish(part, version.sha256)
         except ObjectMissing as error:
             raise VersionNotFound(
                 version.character_id,
@@ -188,7 +176,7 @@ class LoraCache:
         return descriptor
 
 
-def _verify(path: Path, version: Weights, check_cancelled: Check) -> None:
+def _verify(path: Path, version: UsableVersion, check_cancelled: CheckCancelled) -> None:
     size = path.stat().st_size
     if size != version.size:
         raise _corrupt(version, f"it has {size} bytes instead of {version.size}")
@@ -200,7 +188,7 @@ def _verify(path: Path, version: Weights, check_cancelled: Check) -> None:
         raise _corrupt(version, "it is not a safetensors file") from error
 
 
-def _corrupt(version: Weights, reason: str) -> RegistryError:
+def _corrupt(version: UsableVersion, reason: str) -> RegistryError:
     return LoraCorrupt(
         f"The LoRA of character {version.character_id!r}, version {version.version!r}, is "
         f"damaged: {reason}; if it stays so, register or train it again.",

@@ -1,14 +1,14 @@
-"""How a character changes, pure: every change is a function `head → head`.
+"""How a character changes, pure: every change is a function `record → record`.
 
 None of them reads a clock, a bucket or a random number: `stamped` puts revision, write id and time
-on what they answer, so that a change can be replayed on whatever head another writer left behind.
-A change that changes nothing returns the head it was given, and nothing is written then.
+on what they answer, so that a change can be replayed on whatever record another writer left behind.
+A change that changes nothing returns the record it was given, and nothing is written then.
 """
 
 from datetime import datetime
 from typing import Final
 
-from lora_registry.character import CharacterHead, CharacterVersion
+from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import (
     CharacterDeleted,
     CharacterInUse,
@@ -21,9 +21,9 @@ MAX_PREVIOUS: Final = 32
 MAX_WRITES: Final = 32
 
 
-def first_head(version: CharacterVersion, *, name: str) -> CharacterHead:
-    """The head of a character that has one version, not active yet."""
-    return CharacterHead(
+def first_record(version: CharacterVersion, *, name: str) -> CharacterRecord:
+    """The record of a character that has one version, not active yet."""
+    return CharacterRecord(
         character_id=version.character_id,
         name=name,
         trigger=version.trigger,
@@ -34,92 +34,92 @@ def first_head(version: CharacterVersion, *, name: str) -> CharacterHead:
     )
 
 
-def activated(head: CharacterHead, version: CharacterVersion) -> CharacterHead:
+def activated(record: CharacterRecord, version: CharacterVersion) -> CharacterRecord:
     """Make a version the active one; nothing changes if it is already.
 
     Raises:
         CharacterDeleted: a tombstone is restored first, on purpose.
         VersionNotFound: the version is another character's.
     """
-    if head.deleted:
-        raise CharacterDeleted(head.character_id)
-    if version.character_id != head.character_id:
-        raise VersionNotFound(head.character_id, version.id)
-    if head.active is not None and head.active.id == version.id:
-        return head
-    before = () if head.active is None else (head.active.id,)
-    previous = (*head.previous, *before)[-MAX_PREVIOUS:]
-    return _carrying(head, version).model_copy(update={"previous": previous})
+    if record.deleted:
+        raise CharacterDeleted(record.character_id)
+    if version.character_id != record.character_id:
+        raise VersionNotFound(record.character_id, version.id)
+    if record.active is not None and record.active.id == version.id:
+        return record
+    before = () if record.active is None else (record.active.id,)
+    previous = (*record.previous, *before)[-MAX_PREVIOUS:]
+    return _carrying(record, version).model_copy(update={"previous": previous})
 
 
-def renamed(head: CharacterHead, name: str | None) -> CharacterHead:
+def renamed(record: CharacterRecord, name: str | None) -> CharacterRecord:
     """Give the character another display name; None keeps the one it has."""
-    if name is None or name == head.name:
-        return head
-    return head.model_copy(update={"name": name})
+    if name is None or name == record.name:
+        return record
+    return record.model_copy(update={"name": name})
 
 
-def rollback_target(head: CharacterHead) -> str:
+def rollback_target(record: CharacterRecord) -> str:
     """The version that was active before. Raises CharacterDeleted, NothingToRollBack."""
-    if head.deleted:
-        raise CharacterDeleted(head.character_id)
-    if not head.previous:
-        raise NothingToRollBack(head.character_id)
-    return head.previous[-1]
+    if record.deleted:
+        raise CharacterDeleted(record.character_id)
+    if not record.previous:
+        raise NothingToRollBack(record.character_id)
+    return record.previous[-1]
 
 
-def rolled_back(head: CharacterHead, version: CharacterVersion) -> CharacterHead:
+def rolled_back(record: CharacterRecord, version: CharacterVersion) -> CharacterRecord:
     """Make the version before (`rollback_target`) the active one again; a second goes further."""
-    if rollback_target(head) != version.id:
-        raise VersionNotFound(head.character_id, version.id)
-    return _carrying(head, version).model_copy(update={"previous": head.previous[:-1]})
+    if rollback_target(record) != version.id:
+        raise VersionNotFound(record.character_id, version.id)
+    return _carrying(record, version).model_copy(update={"previous": record.previous[:-1]})
 
 
-def deleted(head: CharacterHead) -> CharacterHead:
-    """Turn the head into a tombstone; its files stay until the grace period is over."""
-    return head if head.deleted else head.model_copy(update={"status": "deleted"})
+def deleted(record: CharacterRecord) -> CharacterRecord:
+    """Turn the record into a tombstone; its files stay until the grace period is over."""
+    return record if record.deleted else record.model_copy(update={"status": "deleted"})
 
 
-def restored(head: CharacterHead) -> CharacterHead:
+def restored(record: CharacterRecord) -> CharacterRecord:
     """Take a tombstone back, with the version that was active.
 
     Raises:
         CharacterNotFound: its files are removed already.
     """
-    if head.swept:
+    if record.swept:
         raise CharacterNotFound(
-            head.character_id,
-            f"Character {head.character_id!r} was deleted and its files are removed; register it "
+            record.character_id,
+            f"Character {record.character_id!r} was deleted and its files are removed; register it "
             "again under another id, or under this one when the sweep is over.",
         )
-    return head.model_copy(update={"status": "active"}) if head.deleted else head
+    return record.model_copy(update={"status": "active"}) if record.deleted else record
 
 
-def swept(head: CharacterHead) -> CharacterHead:
+def swept(record: CharacterRecord) -> CharacterRecord:
     """Mark a tombstone whose files go now: it names none of them any more.
 
     Raises:
         CharacterInUse: it was restored meanwhile.
     """
-    if not head.deleted:
-        raise CharacterInUse(head.character_id)
-    return head.model_copy(update={"swept": True, "active": None, "previous": ()})
+    if not record.deleted:
+        raise CharacterInUse(record.character_id)
+    return record.model_copy(update={"swept": True, "active": None, "previous": ()})
 
 
-def stamped(head: CharacterHead, write_id: str, now: datetime) -> CharacterHead:
-    """Put the marks of one write on a changed head; its time never goes backwards."""
-    return head.model_copy(
+def stamped(record: CharacterRecord, write_id: str, now: datetime) -> CharacterRecord:
+    """Put the marks of one write on a changed record; its time never goes backwards."""
+    return record.model_copy(
         update={
-            "revision": head.revision + 1,
+            "revision": record.revision + 1,
             "write_id": write_id,
-            "writes": (*head.writes, write_id)[-MAX_WRITES:],
-            "updated_at": max(now, head.updated_at),
+            "writes": (*record.writes, write_id)[-MAX_WRITES:],
+            "updated_at": max(now, record.updated_at),
         }
     )
 
 
-def _carrying(head: CharacterHead, version: CharacterVersion) -> CharacterHead:
-    return head.model_copy(
+def _carrying(record: CharacterRecord, version: CharacterVersion) -> CharacterRecord:
+    return record.model_copy(
         update={
             "active": version.active,
             "trigger": version.trigger,

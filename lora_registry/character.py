@@ -27,7 +27,7 @@ class Document(BaseModel):
 
 
 class ActiveVersion(BaseModel):
-    """The head's copy of its active version: all that a generation job needs to find the file.
+    """The record's copy of its active version: all that a generation job needs to find the file.
 
     `size` is in bytes; `strength` is what a job uses that names none.
     """
@@ -62,7 +62,7 @@ class CharacterVersion(Document):
 
     @property
     def active(self) -> ActiveVersion:
-        """The copy that a head carries while this version is the active one."""
+        """The copy that a record carries while this version is the active one."""
         return ActiveVersion(
             id=self.id,
             key=self.key,
@@ -73,7 +73,7 @@ class CharacterVersion(Document):
         )
 
 
-class CharacterHead(Document):
+class CharacterRecord(Document):
     """A character as a generation job reads it, in one object.
 
     `trigger`, `class_noun` and `base_model` are the active version's. `previous` are the versions
@@ -128,9 +128,9 @@ class UsableVersion:
     strength: float
 
 
-def parse_head(body: bytes, key: str) -> CharacterHead:
-    """Read a head document. Raises DocumentInvalid."""
-    return _parse(CharacterHead, body, key)
+def parse_record(body: bytes, key: str) -> CharacterRecord:
+    """Read a record document. Raises DocumentInvalid."""
+    return _parse(CharacterRecord, body, key)
 
 
 def parse_version(body: bytes, key: str) -> CharacterVersion:
@@ -156,19 +156,19 @@ def milliseconds(at: float) -> datetime:
     return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
 
 
-def usable(head: CharacterHead) -> UsableVersion:
-    """The active version of a head. Raises CharacterDeleted, NoActiveVersion."""
-    if head.deleted:
-        raise CharacterDeleted(head.character_id)
-    if head.active is None:
-        raise NoActiveVersion(head.character_id)
-    active = head.active
+def usable(record: CharacterRecord) -> UsableVersion:
+    """The active version of a record. Raises CharacterDeleted, NoActiveVersion."""
+    if record.deleted:
+        raise CharacterDeleted(record.character_id)
+    if record.active is None:
+        raise NoActiveVersion(record.character_id)
+    active = record.active
     return UsableVersion(
-        character_id=head.character_id,
-        name=head.name,
-        trigger=head.trigger,
-        class_noun=head.class_noun,
-        base_model=head.base_model,
+        character_id=record.character_id,
+        name=record.name,
+        trigger=record.trigger,
+        class_noun=record.class_noun,
+        base_model=record.base_model,
         version=active.id,
         key=active.key,
         sha256=active.sha256,
@@ -178,17 +178,17 @@ def usable(head: CharacterHead) -> UsableVersion:
     )
 
 
-def pinned(head: CharacterHead, version: CharacterVersion) -> UsableVersion:
+def pinned(record: CharacterRecord, version: CharacterVersion) -> UsableVersion:
     """A version that a job names itself; its own trigger counts, not the active one's.
 
     Raises:
         CharacterDeleted: there is a tombstone.
     """
-    if head.deleted:
-        raise CharacterDeleted(head.character_id)
+    if record.deleted:
+        raise CharacterDeleted(record.character_id)
     return UsableVersion(
-        character_id=head.character_id,
-        name=head.name,
+        character_id=record.character_id,
+        name=record.name,
         trigger=version.trigger,
         class_noun=version.class_noun,
         base_model=version.base_model,

@@ -5,25 +5,24 @@ Every verb yields lines; each is a document for programs and a text for people.
 
 import argparse
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from lora_registry.character import CharacterHead, CharacterVersion
-from lora_registry.inspection import facts_of
+from lora_registry.character import CharacterRecord, CharacterVersion
+from lora_registry.fields import trigger_of
 from lora_registry.listing import all_character_ids
 from lora_registry.migration import export_characters, import_characters
 from lora_registry.registry import Registry
 from lora_registry.store import Store
 from lora_registry.sweep import Sweep
 from lora_registry.table import bytes_text, table
-from lora_registry.tensorfile import check_finite, read_header
 from lora_registry.verification import Checked, Verification
 from lora_registry.versions import NewVersion
 
-_HEAD_COLUMNS: Final = ("character", "name", "status", "active version", "trigger", "updated")
+_RECORD_COLUMNS: Final = ("character", "name", "status", "active version", "trigger", "updated")
 _VERSION_COLUMNS: Final = ("version", "rank", "base model", "size", "strength", "trigger")
 
 
@@ -37,6 +36,16 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """What `register` keeps of a file; the caller finds it, this package knows no families."""
+
+    base_model: str
+    format: str
+    rank: int
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Commands:
     """What the verbs need.
 
@@ -44,11 +53,13 @@ class Commands:
         registry: of the bucket.
         store: the bucket itself, for the verbs that look at all of it.
         fetch: puts the LoRA that `register` names at a local path.
+        examine: says what the file is, given the base model that a person named.
     """
 
     registry: Registry
     store: Store
     fetch: Callable[[argparse.Namespace], Path]
+    examine: Callable[[Path, str | None], Examined]
 
     def run(self, words: argparse.Namespace) -> Iterator[Line]:
         """Do what the words say, in a method of the verb's name."""
@@ -75,7 +86,7 @@ class Commands:
                 order=words.order, status=words.status, limit=words.limit, cursor=cursor
             )
             cursor = page.cursor
-            text = _heads_text(page.characters)
+            text = _records_text(page.characters)
             if cursor is not None and not words.all:
                 text += f"\nmore follow: --cursor {cursor}"
             rows = [character.summary() for character in page.characters]
@@ -84,13 +95,13 @@ class Commands:
                 return
 
     def _get(self, words: argparse.Namespace) -> Iterator[Line]:
-        head = self.registry.get(words.character_id, tombstone=True)
+        record = self.registry.get(words.character_id, tombstone=True)
         versions = self.registry.versions(words.character_id)
         document = {
-            "character": head.model_dump(mode="json"),
+            "character": record.model_dump(mode="json"),
             "versions": [version.model_dump(mode="json") for version in versions],
         }
-        yield Line(document, f"{_heads_text([head])}\n\n{_versions_text(versions)}")
+        yield Line(document, f"{_records_text([record])}\n\n{_versions_text(versions)}")
 
     def _versions(self, words: argparse.Namespace) -> Iterator[Line]:
         versions = self.registry.versions(words.character_id)
@@ -99,17 +110,17 @@ class Commands:
 
     def _register(self, words: argparse.Namespace) -> Iterator[Line]:
         weights = self.fetch(words)
-        file = read_header(weights)
-        facts = facts_of(file)
-        check_finite(weights, file)
+        found = self.examine(weights, words.base_model)
         new = NewVersion(
             character_id=words.character_id,
             job_id=words.job_id or f"cli-{uuid.uuid4().hex[:12]}",
             weights=weights,
-            facts=facts,
-            trigger=words.trigger
-            or facts.metadata.get("modelspec.trigger_phrase")
-            or words.character_id,
+            base_model=found.base_model,
+            format=found.format,
+            rank=found.rank,
+            trigger=trigger_of(
+                words.trigger, found.metadata.get("modelspec.trigger_phrase"), words.character_id
+            ),
             class_noun=words.class_noun,
             name=words.name,
             strength=words.strength,
@@ -118,16 +129,16 @@ class Commands:
         yield Line(version.model_dump(mode="json"), _versions_text([version]))
 
     def _activate(self, words: argparse.Namespace) -> Iterator[Line]:
-        yield _head_line(self.registry.activate(words.character_id, words.version))
+        yield _record_line(self.registry.activate(words.character_id, words.version))
 
     def _rollback(self, words: argparse.Namespace) -> Iterator[Line]:
-        yield _head_line(self.registry.rollback(words.character_id))
+        yield _record_line(self.registry.rollback(words.character_id))
 
     def _delete(self, words: argparse.Namespace) -> Iterator[Line]:
-        yield _head_line(self.registry.delete(words.character_id))
+        yield _record_line(self.registry.delete(words.character_id))
 
     def _restore(self, words: argparse.Namespace) -> Iterator[Line]:
-        yield _head_line(self.registry.restore(words.character_id))
+        yield _record_line(self.registry.restore(words.character_id))
 
     def _sweep(self, words: argparse.Namespace) -> Iterator[Line]:
         grace = timedelta(days=words.grace_days)
@@ -158,28 +169,28 @@ class Commands:
 
     def _import(self, words: argparse.Namespace) -> Iterator[Line]:
         for imported in import_characters(self.store, words.file):
-            head = "" if imported.head else ", the head that was there stays"
-            text = f"imported {imported.character_id}: {imported.versions} versions{head}"
+            kept = "" if imported.head else ", the record that was there stays"
+            text = f"imported {imported.character_id}: {imported.versions} versions{kept}"
             yield Line(asdict(imported), text)
 
 
-def _head_line(head: CharacterHead) -> Line:
-    return Line(head.model_dump(mode="json"), _heads_text([head]))
+def _record_line(record: CharacterRecord) -> Line:
+    return Line(record.model_dump(mode="json"), _records_text([record]))
 
 
-def _heads_text(heads: Sequence[CharacterHead]) -> str:
+def _records_text(records: Sequence[CharacterRecord]) -> str:
     rows = [
         (
-            head.character_id,
-            head.name,
-            head.status,
-            "none" if head.active is None else head.active.id,
-            head.trigger,
-            f"{head.updated_at:%Y-%m-%d %H:%M:%S}",
+            record.character_id,
+            record.name,
+            record.status,
+            "none" if record.active is None else record.active.id,
+            record.trigger,
+            f"{record.updated_at:%Y-%m-%d %H:%M:%S}",
         )
-        for head in heads
+        for record in records
     ]
-    return table(_HEAD_COLUMNS, rows)
+    return table(_RECORD_COLUMNS, rows)
 
 
 def _versions_text(versions: Sequence[CharacterVersion]) -> str:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _RACERS: Final = 8
 
 
-class Verdict(StrEnum):
+class ConditionSupport(StrEnum):
     """What a store does with a write's condition."""
 
     ENFORCED = "enforced"  # compare-and-swap holds
@@ -47,7 +47,7 @@ class ConditionsDocument(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     schema_version: Literal[1] = 1
-    verdict: Verdict
+    verdict: ConditionSupport
     reason: str
     probed_at: AwareDatetime
 
@@ -58,7 +58,7 @@ class Conditions:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._verdict: Verdict | None = None
+        self._verdict: ConditionSupport | None = None
 
     @property
     def enforced(self) -> bool:
@@ -66,7 +66,7 @@ class Conditions:
         with self._lock:
             if self._verdict is None:
                 self._verdict = self._recall() or self._probe()
-            return self._verdict is Verdict.ENFORCED
+            return self._verdict is ConditionSupport.ENFORCED
 
     def create(self, key: str, body: bytes) -> str:
         """Write an object that is not there, as far as the store can tell; returns its etag.
@@ -103,7 +103,7 @@ class Conditions:
             self._store.delete(CONDITIONS)
         return PreconditionFailed(key)
 
-    def _recall(self) -> Verdict | None:
+    def _recall(self) -> ConditionSupport | None:
         try:
             body = self._store.get(CONDITIONS).body
             return ConditionsDocument.model_validate_json(body).verdict
@@ -112,7 +112,7 @@ class Conditions:
         except ValidationError as error:
             raise DocumentInvalid(CONDITIONS, "it is damaged, delete it") from error
 
-    def _probe(self) -> Verdict:
+    def _probe(self) -> ConditionSupport:
         verdict, reason = probe(self._store)
         document = ConditionsDocument(verdict=verdict, reason=reason, probed_at=datetime.now(UTC))
         self._store.put(CONDITIONS, document.model_dump_json(indent=1).encode())
@@ -120,7 +120,7 @@ class Conditions:
         return verdict
 
 
-def probe(store: Store) -> tuple[Verdict, str]:
+def probe(store: Store) -> tuple[ConditionSupport, str]:
     """Try every condition that the registry relies on, on objects of the probe's own.
 
     Returns:
@@ -133,14 +133,20 @@ def probe(store: Store) -> tuple[Verdict, str]:
     try:
         for name, trial in _TRIALS.items():
             if not trial(store, f"{folder}{name}"):
-                return Verdict.IGNORED, f"the store does not hold to conditions in trial {name!r}"
+                return (
+                    ConditionSupport.IGNORED,
+                    f"the store does not hold to conditions in trial {name!r}",
+                )
     except ConditionsUnsupported:
-        return Verdict.UNSUPPORTED, "the store answers 501 to a conditional write"
+        return ConditionSupport.UNSUPPORTED, "the store answers 501 to a conditional write"
     finally:
         with suppress(StoreError):  # what stays is swept; the verdict does not depend on it
             for info in list(store.list(folder)):
                 store.delete(info.key)
-    return Verdict.ENFORCED, "every condition held, and at most one of eight racing creates won"
+    return (
+        ConditionSupport.ENFORCED,
+        "every condition held, and at most one of eight racing creates won",
+    )
 
 
 # A trial must not take a lost reply for a refusal: what a write did is looked up, not believed.

@@ -3,8 +3,8 @@
 What the bucket says is in `lora_registry.store` (`StoreError` and its leaves).
 """
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
 from errors import CodedError, ErrorCode
 
@@ -90,13 +90,13 @@ class InvalidRequest(RegistryError):
     code = ErrorCode.INVALID_INPUT
 
 
-class LoraRejected(RegistryError):
-    """A safetensors file that is no LoRA this worker can use; the message says what to do."""
-
-    code = ErrorCode.INVALID_INPUT
-
-    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, field="source", details=details)
+@contextlib.contextmanager
+def refused_as(field: str) -> Iterator[None]:
+    """Turn what a rule of `lora_registry.fields` says into the refusal of a field."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidRequest(f"{field} {error}.", field=field) from None
 
 
 class LoraCorrupt(RegistryError):

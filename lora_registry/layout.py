@@ -1,6 +1,6 @@
 """Where things lie in the bucket, and how identifiers look.
 
-    characters/{id}/character.json                    the head
+    characters/{id}/character.json                    the record
     characters/{id}/versions/{version}.json           one per LoRA, immutable
     characters/{id}/loras/{sha256}.safetensors        weights, immutable, addressed by content
     characters/{id}/training/{version}/…              what a training leaves beside its weights
@@ -15,15 +15,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from lora_registry.errors import InvalidRequest
+from lora_registry import fields
+from lora_registry.errors import refused_as
 
 CHARACTERS: Final = "characters/"
 CONDITIONS: Final = "registry/conditions.json"
 PROBES: Final = "registry/probe/"
 NEWEST: Final = "registry/newest/"
 
-_CHARACTER_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_VERSION_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_JOB_PART: Final = 80
 _STAMP: Final = "%Y%m%dT%H%M%S"
@@ -34,29 +33,22 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 def checked_character_id(character_id: str) -> str:
     """Answer the id if it is one. Raises InvalidRequest."""
-    if not _CHARACTER_ID.fullmatch(character_id):
-        raise InvalidRequest(
-            "character_id must be 1 to 64 of a-z, 0-9, '_' and '-', a letter or digit first.",
-            field="character_id",
-        )
-    return character_id
+    with refused_as("character_id"):
+        return fields.character_id(character_id)
 
 
 def checked_version_id(version: str) -> str:
     """Answer the version id if it is one. Raises InvalidRequest."""
-    if not _VERSION_ID.fullmatch(version):
-        raise InvalidRequest(
-            "version must be 1 to 128 of letters, digits, '_', '.' and '-'.", field="version"
-        )
-    return version
+    with refused_as("version"):
+        return fields.version_id(version)
 
 
 def is_character_id(name: str) -> bool:
     """Whether a folder's name can be a character's."""
-    return _CHARACTER_ID.fullmatch(name) is not None
+    return re.fullmatch(fields.CHARACTER_ID, name) is not None
 
 
-def head_key(character_id: str) -> str:
+def record_key(character_id: str) -> str:
     """The one mutable object of a character."""
     return f"{CHARACTERS}{checked_character_id(character_id)}/character.json"
 

@@ -1,13 +1,14 @@
 """Pages of characters, read straight from the bucket: there is no index that could be wrong.
 
-By id, a page is one listing of folder names and one read of each head. Newest first, it is one
-listing of markers: before `Heads.change` writes the first head of a character it leaves an empty
-object whose key sorts by creation time. A marker only says where to look. A page shows the head,
-and passes over a marker whose head is missing or was created at another time (a creation that died
-or lost a race): so the order cannot lie, and no character can be missing from it.
+By id, a page is one listing of folder names and one read of each record. Newest first, it is one
+listing of markers: before `CharacterRecords.change` writes the first record of a
+character it leaves an empty object whose key sorts by creation time. A marker only says
+where to look. A page shows the record, and passes over a marker whose record is missing or was
+created at another time (a creation that died or lost a race): so the order cannot lie, and no
+character can be missing from it.
 
 The cost: a page of n characters is one LIST and n GETs, sixteen at a time, however many there are
-in the bucket. A status filter reads the heads that it leaves out, too: at most 1,000 for a page,
+in the bucket. A status filter reads the records that it leaves out, too: at most 1,000 for a page,
 which may then be shorter than asked for although more follow. The end is where the cursor is None.
 """
 
@@ -21,9 +22,9 @@ from itertools import islice
 from typing import Final, Literal
 
 from lora_registry import layout
-from lora_registry.character import CharacterHead
+from lora_registry.character import CharacterRecord
 from lora_registry.errors import InvalidRequest
-from lora_registry.heads import Heads
+from lora_registry.records import CharacterRecords
 from lora_registry.store import Store
 
 Order = Literal["id", "newest"]
@@ -31,14 +32,14 @@ Order = Literal["id", "newest"]
 MAX_LIMIT: Final = 1000
 _MAX_READ: Final = 1000
 _READERS: Final = 16
-_SPARE: Final = 16  # names listed beyond a page: one tells that more follow, some have no head
+_SPARE: Final = 16  # names listed beyond a page: one tells that more follow, some have no record
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class CharacterPage:
     """Some characters, and the cursor of the next page; None after the last."""
 
-    characters: tuple[CharacterHead, ...]
+    characters: tuple[CharacterRecord, ...]
     cursor: str | None
 
 
@@ -52,13 +53,13 @@ class _Place:
 
 def list_page(
     store: Store,
-    heads: Heads,
+    records: CharacterRecords,
     *,
     order: Order = "id",
     status: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
-) -> Page:
+) -> CharacterPage:
     """Read one page.
 
     A cursor says behind which character to go on, so it stays good while characters come and go,
@@ -66,7 +67,7 @@ def list_page(
 
     Args:
         store: the bucket.
-        heads: reads the heads.
+        records: reads the records.
         order: "id" is the store's own order of folders (S3 sorts keys, so `mira-2/` comes before
             `mira/`; some stores sort names); "newest" is by creation, latest first.
         status: only characters with this status.
@@ -80,21 +81,21 @@ def list_page(
     if not 1 <= limit <= MAX_LIMIT:
         raise InvalidRequest(f"limit must be between 1 and {MAX_LIMIT}.", field="limit")
     places = _places(store, order, _opened(cursor, order, status), limit)
-    found: list[CharacterHead] = []
+    found: list[CharacterRecord] = []
     after, read, wanted = "", 0, limit
     with ThreadPoolExecutor(_READERS) as readers:
         while len(found) < limit and (batch := list(islice(places, min(wanted, _MAX_READ - read)))):
-            heads_read = readers.map(heads.peek, (place.character_id for place in batch))
-            for place, head in zip(batch, heads_read, strict=True):
+            heads_read = readers.map(records.peek, (place.character_id for place in batch))
+            for place, record in zip(batch, heads_read, strict=True):
                 if len(found) == limit:
-                    return Page(tuple(found), _sealed(after, order, status))
+                    return CharacterPage(tuple(found), _sealed(after, order, status))
                 after = place.after
-                if head is not None and _belongs(head, place, order, status):
-                    found.append(head)
+                if record is not None and _belongs(record, place, order, status):
+                    found.append(record)
             read += len(batch)
             wanted = max(limit - len(found), _READERS)
     more = next(places, None) is not None
-    return Page(tuple(found), _sealed(after, order, status) if more else None)
+    return CharacterPage(tuple(found), _sealed(after, order, status) if more else None)
 
 
 def all_character_ids(store: Store) -> Iterator[str]:
@@ -111,10 +112,13 @@ def _places(store: Store, order: Order, after: str, limit: int) -> Iterator[_Pla
     return (_Place(layout.newest_of(info.key), info.key) for info in markers)
 
 
-def _belongs(head: CharacterHead, place: _Place, order: Order, status: str | None) -> bool:
-    if order == "newest" and layout.newest_key(head.character_id, head.created_at) != place.after:
+def _belongs(record: CharacterRecord, place: _Place, order: Order, status: str | None) -> bool:
+    if (
+        order == "newest"
+        and layout.newest_key(record.character_id, record.created_at) != place.after
+    ):
         return False
-    return status is None or head.status == status
+    return status is None or record.status == status
 
 
 def _sealed(after: str, order: Order, status: str | None) -> str:

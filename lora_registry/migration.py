@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_registry import layout
-from lora_registry.archive import ArchiveReader, ArchiveWriter
 from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterNotFound
-from lora_registry.heads import Heads
+from lora_registry.export_archive import ArchiveReader, ArchiveWriter
+from lora_registry.records import CharacterRecords
 from lora_registry.replay import Replay
 from lora_registry.store import ObjectMissing, Store
 from lora_registry.versions import WEIGHTS_TYPE, Versions
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did for a character; `head` is False where the bucket had one, which stays."""
+    """What an import did for a character; `head`: its record was written, none was there."""
 
     character_id: str
     versions: int
@@ -49,7 +49,7 @@ def export_characters(
 
 
 def import_characters(store: Store, path: Path) -> Iterator[Imported]:
-    """Check a whole archive, then write: weights, versions, heads; yields each character.
+    """Check a whole archive, then write: weights, versions, records; yields each character.
 
     What the bucket has already is left as it is: an import can be run again, and undoes nothing
     that others did.
@@ -60,29 +60,32 @@ def import_characters(store: Store, path: Path) -> Iterator[Imported]:
     """
     conditions, replay = Conditions(store), Replay()
     versions = Versions(store, conditions, replay)
-    heads = Heads(store, conditions, replay)
+    records = CharacterRecords(store, conditions, replay)
     with ArchiveReader(path) as archive, tempfile.TemporaryDirectory(prefix="import-") as scratch:
         for character_id, names in archive.characters().items():
-            head_key, prefix = layout.head_key(character_id), layout.versions_prefix(character_id)
+            record_key, prefix = (
+                layout.record_key(character_id),
+                layout.versions_prefix(character_id),
+            )
             documents = [name for name in names if name.startswith(prefix)]
             for name in names:
-                if name != head_key and name not in documents:
+                if name != record_key and name not in documents:
                     _place(store, archive, name, Path(scratch) / "object")
             for name in documents:
                 versions.write(archive.version(name))
-            placed = head_key in names and heads.place(archive.head(head_key))
+            placed = record_key in names and records.place(archive.head(record_key))
             log.info("character imported", extra={"character_id": character_id, "head": placed})
             yield Imported(character_id, len(documents), placed)
 
 
 def _export(store: Store, archive: ArchiveWriter, character_id: str, scratch: Path) -> None:
-    """The head first: a version that comes meanwhile is exported too, none that it names is not."""
+    """The record first: every version that it names is exported, and what comes meanwhile too."""
     found = 0
     for key in _keys(store, character_id):
         try:
             store.download(key, scratch)
         except ObjectMissing:
-            if key == layout.head_key(character_id):  # versions without a head move as they are
+            if key == layout.record_key(character_id):  # versions without a record move as they are
                 continue
             raise
         archive.add(key, scratch)
@@ -92,7 +95,7 @@ def _export(store: Store, archive: ArchiveWriter, character_id: str, scratch: Pa
 
 
 def _keys(store: Store, character_id: str) -> Iterator[str]:
-    yield layout.head_key(character_id)
+    yield layout.record_key(character_id)
     folder = layout.folder(character_id)
     for part in ("versions/", "loras/", "training/"):
         yield from (info.key for info in store.list(f"{folder}{part}"))

@@ -1,8 +1,8 @@
 """The registry's verbs: characters and their versions in a bucket, with no database beside it.
 
 Reading needs no lock and no leader: a job reads one object. Adding a version writes weights, then
-the version, then the head; a writer that dies in between leaves nothing that dangles, and its job,
-run again with the same id, ends in exactly one version.
+the version, then the record; a writer that dies in between leaves nothing that dangles, and its
+job, run again with the same id, ends in exactly one version.
 """
 
 import logging
@@ -14,14 +14,14 @@ from lora_registry import layout
 from lora_registry.changes import (
     activated,
     deleted,
-    first_head,
+    first_record,
     renamed,
     restored,
     rollback_target,
     rolled_back,
 )
 from lora_registry.character import (
-    CharacterHead,
+    CharacterRecord,
     CharacterVersion,
     UsableVersion,
     pinned,
@@ -29,11 +29,11 @@ from lora_registry.character import (
 )
 from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterDeleted, CharacterNotFound, VersionNotFound
-from lora_registry.heads import Change, Heads
-from lora_registry.listing import Order, Page, list_page
+from lora_registry.listing import CharacterPage, Order, list_page
+from lora_registry.records import CharacterRecords, RecordChange
 from lora_registry.replay import Replay
 from lora_registry.store import Store
-from lora_registry.versions import NewVersion, Versions
+from lora_registry.versions import NewVersion, Versions, checked
 
 log = logging.getLogger(__name__)
 
@@ -58,28 +58,28 @@ class Registry:
         self._replay = replay or Replay()
         conditions = Conditions(store)
         self._versions = Versions(store, conditions, self._replay, clock)
-        self._heads = Heads(store, conditions, self._replay, clock)
+        self._records = CharacterRecords(store, conditions, self._replay, clock)
 
     # Reading
 
-    def get(self, character_id: str, *, tombstone: bool = False) -> CharacterHead:
-        """The head as it is now: one request, answered 304 when this process has read it before.
+    def get(self, character_id: str, *, tombstone: bool = False) -> CharacterRecord:
+        """The record as it is now: one request, answered 304 when this process has read it before.
 
         Args:
-            character_id: whose head.
-            tombstone: answer a deleted character's head too, instead of raising.
+            character_id: whose record.
+            tombstone: answer a deleted character's record too, instead of raising.
 
         Raises:
             CharacterNotFound: the store says that there is none.
             CharacterDeleted: there is a tombstone.
             StoreError: the store did not say.
         """
-        head = self._heads.get(character_id)
-        if head is None:
+        record = self._records.get(character_id)
+        if record is None:
             raise CharacterNotFound(character_id)
-        if head.deleted and not tombstone:
+        if record.deleted and not tombstone:
             raise CharacterDeleted(character_id)
-        return head
+        return record
 
     def resolve(self, character_id: str, version: str | None = None) -> UsableVersion:
         """What a generation job needs: the active version, or the one that it names.
@@ -90,10 +90,10 @@ class Registry:
         Raises:
             CharacterNotFound, CharacterDeleted, VersionNotFound, NoActiveVersion, StoreError.
         """
-        head = self.get(character_id)
-        if version is None or (head.active is not None and head.active.id == version):
-            return usable(head)
-        return pinned(head, self.version(character_id, version))
+        record = self.get(character_id)
+        if version is None or (record.active is not None and record.active.id == version):
+            return usable(record)
+        return pinned(record, self.version(character_id, version))
 
     def version(self, character_id: str, version: str) -> CharacterVersion:
         """One version's document, from memory after the first time.
@@ -105,12 +105,12 @@ class Registry:
         return self._versions.get(character_id, version)
 
     def versions(self, character_id: str) -> tuple[CharacterVersion, ...]:
-        """Every version of a character, oldest first; also of one whose head was never written.
+        """Every version of a character, oldest first; also of one whose record was never written.
 
         One request, and one more for each version not read before.
 
         Raises:
-            CharacterNotFound: there is neither a version nor a head.
+            CharacterNotFound: there is neither a version nor a record.
         """
         versions = self._versions.all(character_id)
         if not versions:
@@ -131,10 +131,10 @@ class Registry:
         status: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page:
+    ) -> CharacterPage:
         """One page of characters; see `listing.list_page`."""
         return list_page(
-            self._store, self._heads, order=order, status=status, limit=limit, cursor=cursor
+            self._store, self._records, order=order, status=status, limit=limit, cursor=cursor
         )
 
     # Writing
@@ -146,7 +146,7 @@ class Registry:
         activate: bool = True,
         check_cancelled: Callable[[], None] | None = None,
     ) -> CharacterVersion:
-        """Register a LoRA: weights, then version, then head; five requests when nobody interferes.
+        """Register a LoRA: weights, then version, then record; five requests if nobody interferes.
 
         Run again with the same job id, also after a crash at any point and whatever the clock says,
         it ends in the same version; another file is then not sent.
@@ -157,10 +157,12 @@ class Registry:
             check_cancelled: called during hashing and upload; what it raises ends the call.
 
         Raises:
+            InvalidRequest: what is said about the file cannot be kept.
             CharacterDeleted: the character has a tombstone; the version is kept, to be activated
                 once the character is restored.
             WriteConflict, StoreError: run it again.
         """
+        new = checked(new)
         ids = self._replay.run(lambda: self._versions.ids(new.character_id))
         version = self._versions.add(new, ids, check_cancelled)
         self._adopt(version, new.name, activate=activate, fresh=not ids)
@@ -168,36 +170,36 @@ class Registry:
 
     def adopt(
         self, version: CharacterVersion, *, name: str | None = None, activate: bool = True
-    ) -> CharacterHead:
+    ) -> CharacterRecord:
         """The last step of `add_version` alone, for a version that `made_by` found.
 
-        Changes nothing if the head was written before, whatever others made of it since. Raises as
-        `add_version` does.
+        Changes nothing if the record was written before, whatever others made of it since.
+        Raises as `add_version` does.
         """
         return self._adopt(version, name, activate=activate)
 
     def _adopt(
         self, version: CharacterVersion, name: str | None, *, activate: bool, fresh: bool = False
-    ) -> CharacterHead:
-        def change(head: CharacterHead | None) -> CharacterHead:
-            base = head or first_head(version, name=name or version.character_id)
+    ) -> CharacterRecord:
+        def change(record: CharacterRecord | None) -> CharacterRecord:
+            base = record or first_record(version, name=name or version.character_id)
             if base.deleted:
                 raise CharacterDeleted(version.character_id)
             base = renamed(base, name)
             return activated(base, version) if activate else base
 
         write_id = f"add-{version.id}"
-        head = self._heads.change(version.character_id, change, write_id=write_id, fresh=fresh)
+        record = self._records.change(version.character_id, change, write_id=write_id, fresh=fresh)
         log.info(
             "version added",
             extra={"character_id": version.character_id, "version": version.id, "active": activate},
         )
-        return head
+        return record
 
     def activate(
         self, character_id: str, version: str, *, job_id: str | None = None
-    ) -> CharacterHead:
-        """Make a version the active one; writes a head where a crash left none.
+    ) -> CharacterRecord:
+        """Make a version the active one; writes a record where a crash left none.
 
         Args:
             character_id: whose version.
@@ -209,35 +211,50 @@ class Registry:
         """
         document = self._known_version(character_id, version)
 
-        def change(head: CharacterHead | None) -> CharacterHead:
-            return activated(head or first_head(document, name=character_id), document)
+        def change(record: CharacterRecord | None) -> CharacterRecord:
+            return activated(record or first_record(document, name=character_id), document)
 
         return self._change(character_id, change, "activate", job_id)
 
-    def rollback(self, character_id: str, *, job_id: str | None = None) -> CharacterHead:
+    def rollback(self, character_id: str, *, job_id: str | None = None) -> CharacterRecord:
         """Make the version active that was before the present one; a second goes further back.
 
         Raises:
             CharacterNotFound, CharacterDeleted, NothingToRollBack, WriteConflict, StoreError.
         """
 
-        def change(head: CharacterHead | None) -> CharacterHead:
-            found = _existing(head, character_id)
+        def change(record: CharacterRecord | None) -> CharacterRecord:
+            found = _existing(record, character_id)
             return rolled_back(found, self.version(character_id, rollback_target(found)))
 
         return self._change(character_id, change, "rollback", job_id)
 
-    def delete(self, character_id: str, *, job_id: str | None = None) -> CharacterHead:
-        """Turn the head into a tombstone: refused by jobs from now on, files kept until swept.
+    def rename(self, character_id: str, name: str, *, job_id: str | None = None) -> CharacterRecord:
+        """Give a character another display name.
+
+        Raises:
+            CharacterNotFound, CharacterDeleted, WriteConflict, StoreError.
+        """
+
+        def change(record: CharacterRecord | None) -> CharacterRecord:
+            found = _existing(record, character_id)
+            if found.deleted:
+                raise CharacterDeleted(character_id)
+            return renamed(found, name)
+
+        return self._change(character_id, change, "rename", job_id)
+
+    def delete(self, character_id: str, *, job_id: str | None = None) -> CharacterRecord:
+        """Turn the record into a tombstone: refused by jobs from now on, files kept until swept.
 
         Raises:
             CharacterNotFound, WriteConflict, StoreError.
         """
         return self._change(
-            character_id, lambda head: deleted(_existing(head, character_id)), "delete", job_id
+            character_id, lambda record: deleted(_existing(record, character_id)), "delete", job_id
         )
 
-    def restore(self, character_id: str, *, job_id: str | None = None) -> CharacterHead:
+    def restore(self, character_id: str, *, job_id: str | None = None) -> CharacterRecord:
         """Take a tombstone back, as the character was.
 
         Raises:
@@ -245,19 +262,22 @@ class Registry:
             WriteConflict, StoreError.
         """
         return self._change(
-            character_id, lambda head: restored(_existing(head, character_id)), "restore", job_id
+            character_id,
+            lambda record: restored(_existing(record, character_id)),
+            "restore",
+            job_id,
         )
 
     def _change(
-        self, character_id: str, change: Change, verb: str, job_id: str | None
-    ) -> CharacterHead:
+        self, character_id: str, change: RecordChange, verb: str, job_id: str | None
+    ) -> CharacterRecord:
         write_id = f"{verb}-{layout.job_part(job_id) if job_id else uuid.uuid4().hex}"
-        head = self._heads.change(character_id, change, write_id=write_id)
+        record = self._records.change(character_id, change, write_id=write_id)
         log.info(
             "character changed",
-            extra={"character_id": character_id, "verb": verb, "revision": head.revision},
+            extra={"character_id": character_id, "verb": verb, "revision": record.revision},
         )
-        return head
+        return record
 
     def _known_version(self, character_id: str, version: str) -> CharacterVersion:
         try:
@@ -267,7 +287,7 @@ class Registry:
             raise
 
 
-def _existing(head: CharacterHead | None, character_id: str) -> CharacterHead:
-    if head is None:
+def _existing(record: CharacterRecord | None, character_id: str) -> CharacterRecord:
+    if record is None:
         raise CharacterNotFound(character_id)
-    return head
+    return record

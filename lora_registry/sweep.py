@@ -1,8 +1,8 @@
 """Removing what nobody can use any more: tombstones past their grace period, and orphans.
 
 Orphans are weight files that no version names (a writer died between the two), what a training left
-whose version was never written, markers without their head, and objects of a probe. A version
-whose head was never written is no orphan: it can be activated, and stays.
+whose version was never written, markers without their record, and objects of a probe. A version
+whose record was never written is no orphan: it can be activated, and stays.
 
 Nothing younger than the grace period is touched, so a writer that is still at work is safe as long
 as the period is longer than any training takes.
@@ -22,17 +22,17 @@ from lora_registry.changes import (
     swept,
 )
 from lora_registry.character import (
-    CharacterHead,
+    CharacterRecord,
     milliseconds,
     parse_version,
 )
 from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterInUse, CharacterNotFound, DocumentInvalid
-from lora_registry.heads import Heads
 from lora_registry.listing import all_character_ids
+from lora_registry.parallel_map import parallel_map
+from lora_registry.records import CharacterRecords
 from lora_registry.replay import Replay
 from lora_registry.store import ObjectInfo, ObjectMissing, Store
-from lora_registry.windows import windowed
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Sweep:
     ) -> None:
         self._store = store
         self._dry_run = dry_run
-        self._heads = Heads(store, Conditions(store), Replay(), clock)
+        self._records = CharacterRecords(store, Conditions(store), Replay(), clock)
         self._cutoff = clock() - grace.total_seconds()
 
     def run(self) -> Iterator[Removal]:
@@ -82,7 +82,7 @@ class Sweep:
         Raises:
             StoreError: the store failed; what was yielded before is gone.
         """
-        for removals in windowed(self._character, all_character_ids(self._store)):
+        for removals in parallel_map(self._character, all_character_ids(self._store)):
             yield from removals
         yield from self._markers()
         probes = (info for info in self._store.list(layout.PROBES) if self._is_old(info))
@@ -90,9 +90,9 @@ class Sweep:
 
     def _character(self, character_id: str) -> list[Removal]:
         try:
-            head = self._heads.peek(character_id)
-            if head is not None and self._is_due(head):
-                return list(self._purged(head))
+            record = self._records.peek(character_id)
+            if record is not None and self._is_due(record):
+                return list(self._purged(record))
             return list(self._orphans(character_id))
         except DocumentInvalid as error:  # what it names is unknown, so nothing may go
             log.warning("character not swept", extra={"reason": str(error)})
@@ -100,29 +100,29 @@ class Sweep:
             log.info("character not swept", extra={"reason": str(error)})
         return []
 
-    def _is_due(self, head: CharacterHead) -> bool:
-        return head.swept or (head.deleted and head.updated_at < milliseconds(self._cutoff))
+    def _is_due(self, record: CharacterRecord) -> bool:
+        return record.swept or (record.deleted and record.updated_at < milliseconds(self._cutoff))
 
-    def _purged(self, head: CharacterHead) -> Iterator[Removal]:
-        """Everything of a tombstone, its outputs too, the head last.
+    def _purged(self, record: CharacterRecord) -> Iterator[Removal]:
+        """Everything of a tombstone, its outputs too, the record last.
 
-        The head names nothing any more before the first file goes, and stays while a file is
+        The record names nothing any more before the first file goes, and stays while a file is
         younger than the grace period: a writer that is under way then still meets a tombstone.
         """
         if not self._dry_run:
-            self._heads.change(head.character_id, _swept, write_id=f"sweep-{uuid.uuid4().hex}")
-        head_key = layout.head_key(head.character_id)
+            self._records.change(record.character_id, _swept, write_id=f"sweep-{uuid.uuid4().hex}")
+        record_key = layout.record_key(record.character_id)
         kept = False
-        for info in self._store.list(layout.folder(head.character_id)):
-            if info.key == head_key:
+        for info in self._store.list(layout.folder(record.character_id)):
+            if info.key == record_key:
                 continue
             if self._is_old(info):
                 yield self._remove(info.key, info.size, "deleted character")
             else:
                 kept = True
         if not kept:
-            marker = layout.newest_key(head.character_id, head.created_at)
-            yield self._remove(head_key, len(head.to_json()), "deleted character")
+            marker = layout.newest_key(record.character_id, record.created_at)
+            yield self._remove(record_key, len(record.to_json()), "deleted character")
             yield self._remove(marker, 0, "marker")
 
     def _orphans(self, character_id: str) -> Iterator[Removal]:
@@ -147,15 +147,15 @@ class Sweep:
 
     def _markers(self) -> Iterator[Removal]:
         markers = (info for info in self._store.list(layout.NEWEST) if self._is_old(info))
-        checked = windowed(lambda info: (info, self._is_marker(info.key)), markers)
+        checked = parallel_map(lambda info: (info, self._is_marker(info.key)), markers)
         yield from self._removed((info for info, used in checked if not used), "marker")
 
     def _is_marker(self, key: str) -> bool:
         character_id = layout.newest_of(key)
         if not layout.is_character_id(character_id):
             return False
-        head = self._heads.peek(character_id)
-        return head is not None and layout.newest_key(character_id, head.created_at) == key
+        record = self._records.peek(character_id)
+        return record is not None and layout.newest_key(character_id, record.created_at) == key
 
     def _old(self, prefix: str) -> list[ObjectInfo]:
         return [info for info in self._store.list(prefix) if self._is_old(info)]
@@ -177,10 +177,10 @@ class Sweep:
         return Removal(key, size, reason)
 
 
-def _swept(head: CharacterHead | None) -> CharacterHead:
-    if head is None:
+def _swept(record: CharacterRecord | None) -> CharacterRecord:
+    if record is None:
         raise CharacterNotFound("", "The character was removed meanwhile.")
-    return swept(head)
+    return swept(record)
 
 
 def _training_version(key: str) -> str:

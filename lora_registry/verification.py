@@ -1,4 +1,4 @@
-"""Checking the whole registry: every head, version and weight file against each other."""
+"""Checking the whole registry: every record, version and weight file against each other."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -8,17 +8,17 @@ from typing import Final
 
 from lora_registry import layout
 from lora_registry.character import (
-    CharacterHead,
+    CharacterRecord,
     CharacterVersion,
-    parse_head,
+    parse_record,
     parse_version,
 )
 from lora_registry.errors import DocumentInvalid
 from lora_registry.listing import all_character_ids
+from lora_registry.parallel_map import parallel_map
 from lora_registry.replay import unless_torn
 from lora_registry.store import ObjectInfo, ObjectMissing, Store
 from lora_registry.tensorfile import sha256_of
-from lora_registry.windows import windowed
 
 _COPIED: Final = ("trigger", "class_noun", "base_model")
 
@@ -62,26 +62,28 @@ class Verification:
             StoreError: the store failed; that is never a finding.
         """
         ids = all_character_ids(self._store) if character_id is None else iter((character_id,))
-        for checked in windowed(self._character, ids):
+        for checked in parallel_map(self._character, ids):
             if checked is not None:
                 yield checked
 
     def _character(self, character_id: str) -> Checked | None:
-        """What was found; None for a folder without a head, versions and weights."""
+        """What was found; None for a folder without a record, versions and weights."""
         findings: list[Finding] = []
-        head = self._head(character_id, findings)
-        if head is not None and head.swept:
+        record = self._record(character_id, findings)
+        if record is not None and record.swept:
             return Checked(character_id, 0, (_note(character_id, "its files are being removed"),))
         versions = self._versions(character_id, findings)
         prefix = layout.weights_prefix(character_id)
         weights = {info.key: info for info in self._store.list(prefix)}
-        if head is None and not (versions or weights or findings):
+        if record is None and not (versions or weights or findings):
             return None
-        if head is not None:
-            findings.extend(_check_head(head, versions))
-            findings.extend(self._check_marker(head))
+        if record is not None:
+            findings.extend(_check_record(record, versions))
+            findings.extend(self._check_marker(record))
         elif versions:
-            findings.append(_note(character_id, "has versions but no head: activate one to use it"))
+            findings.append(
+                _note(character_id, "has versions but no record: activate one to use it")
+            )
         for version in versions.values():
             findings.extend(self._check_weights(version, weights))
         named = {version.key for version in versions.values()}
@@ -91,18 +93,18 @@ class Verification:
         )
         return Checked(character_id, len(versions), tuple(findings))
 
-    def _head(self, character_id: str, findings: list[Finding]) -> CharacterHead | None:
-        key = layout.head_key(character_id)
+    def _record(self, character_id: str, findings: list[Finding]) -> CharacterRecord | None:
+        key = layout.record_key(character_id)
         try:
-            head = unless_torn(lambda: parse_head(self._store.get(key).body, key))
+            record = unless_torn(lambda: parse_record(self._store.get(key).body, key))
         except ObjectMissing:
             return None
         except DocumentInvalid as error:
             findings.append(Finding(key, str(error)))
             return None
-        if head.character_id != character_id:
-            findings.append(Finding(key, f"is the head of {head.character_id!r}"))
-        return head
+        if record.character_id != character_id:
+            findings.append(Finding(key, f"is the record of {record.character_id!r}"))
+        return record
 
     def _versions(
         self, character_id: str, findings: list[Finding]
@@ -119,8 +121,8 @@ class Verification:
                 findings.append(Finding(info.key, "is another version's document"))
         return versions
 
-    def _check_marker(self, head: CharacterHead) -> Iterator[Finding]:
-        key = layout.newest_key(head.character_id, head.created_at)
+    def _check_marker(self, record: CharacterRecord) -> Iterator[Finding]:
+        key = layout.newest_key(record.character_id, record.created_at)
         try:
             self._store.head(key)
         except ObjectMissing:
@@ -148,19 +150,21 @@ class Verification:
             return sha256_of(path)
 
 
-def _check_head(head: CharacterHead, versions: Mapping[str, CharacterVersion]) -> Iterator[Finding]:
-    key = layout.head_key(head.character_id)
-    if head.active is None:
+def _check_record(
+    record: CharacterRecord, versions: Mapping[str, CharacterVersion]
+) -> Iterator[Finding]:
+    key = layout.record_key(record.character_id)
+    if record.active is None:
         yield Finding(key, "has no active version: activate one to use it", problem=False)
     else:
-        active = versions.get(head.active.id)
+        active = versions.get(record.active.id)
         if active is None:
-            yield Finding(key, f"its active version {head.active.id} is not there")
-        elif head.active != active.active:
+            yield Finding(key, f"its active version {record.active.id} is not there")
+        elif record.active != active.active:
             yield Finding(key, f"its copy of version {active.id} differs from the version")
-        elif any(getattr(head, name) != getattr(active, name) for name in _COPIED):
+        elif any(getattr(record, name) != getattr(active, name) for name in _COPIED):
             yield Finding(key, f"its trigger, class or base model is not version {active.id}'s")
-    for version in head.previous:
+    for version in record.previous:
         if version not in versions:
             yield Finding(key, f"version {version}, to roll back to, is not there", problem=False)
 

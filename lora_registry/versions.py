@@ -5,23 +5,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from lora_registry import layout
+from lora_registry import fields, layout
 from lora_registry.character import CharacterVersion, milliseconds, parse_version
 from lora_registry.conditions import Conditions
-from lora_registry.errors import InvalidRequest, VersionNotFound
-from lora_registry.inspection import LoraFacts
+from lora_registry.errors import VersionNotFound, refused_as
 from lora_registry.replay import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
 
 DEFAULT_STRENGTH: Final = 1.0
-MAX_STRENGTH: Final = 2.0
-MAX_TEXT: Final = 200
 _REMEMBERED: Final = 4096  # documents of about 1 KB each, which never change
 _READERS: Final = 16
 WEIGHTS_TYPE: Final = "application/octet-stream"
@@ -35,10 +32,11 @@ class NewVersion:
         character_id: whose it is.
         job_id: the job that made it; the same id again means the same version.
         weights: the local .safetensors file.
-        facts: what `inspection.inspect` found.
+        base_model: the family it is for, as the caller found it.
+        format: the file's key layout, for people.
+        rank: the rank that most of its modules have.
         trigger: the word that calls the character in a prompt.
         class_noun: what the character is ("person").
-        base_model: the family it is for; None takes what the file's shapes say.
         name: the character's display name; None keeps the present one, or takes the id.
         strength: what a job uses that names none, -2 to 2.
         training: what is worth keeping about how it came to be, JSON values only.
@@ -47,10 +45,11 @@ class NewVersion:
     character_id: str
     job_id: str
     weights: Path
-    facts: LoraFacts
+    base_model: str
+    format: str
+    rank: int
     trigger: str
     class_noun: str = "person"
-    base_model: str | None = None
     name: str | None = None
     strength: float = DEFAULT_STRENGTH
     training: dict[str, Any] | None = None
@@ -121,10 +120,8 @@ class Versions:
             check_cancelled: called during hashing and upload; what it raises ends the call.
 
         Raises:
-            InvalidRequest: what is said about the file cannot be kept.
             StoreError: the store failed; doing it again is safe.
         """
-        _check(new)
         for version in ids:
             if layout.made_by(version, new.job_id):
                 return self.get(new.character_id, version)
@@ -177,13 +174,13 @@ class Versions:
             job_id=new.job_id,
             key=layout.weights_key(new.character_id, sha256),
             sha256=sha256,
-            size=new.facts.size,
-            rank=new.facts.rank,
+            size=new.weights.stat().st_size,
+            rank=new.rank,
             strength=new.strength,
-            format=new.facts.format,
+            format=new.format,
             trigger=new.trigger,
             class_noun=new.class_noun,
-            base_model=new.base_model or new.facts.base_model,
+            base_model=new.base_model,
             created_at=created_at,
             training=new.training,
         )
@@ -196,18 +193,23 @@ class Versions:
         return version
 
 
-def _check(new: NewVersion) -> None:
-    """Refuse what a job could not use, or a document not hold. Raises InvalidRequest."""
-    if not -MAX_STRENGTH <= new.strength <= MAX_STRENGTH:  # also of what is not a number
-        raise InvalidRequest(
-            f"strength must be between -{MAX_STRENGTH:g} and {MAX_STRENGTH:g}.", field="strength"
-        )
-    for field in ("trigger", "class_noun", "name"):
-        text = getattr(new, field)
-        if text is not None and not (0 < len(text) <= MAX_TEXT and text.isprintable()):
-            raise InvalidRequest(
-                f"{field} must be 1 to {MAX_TEXT} printable characters.", field=field
-            )
+def checked(new: NewVersion) -> NewVersion:
+    """The same with every text in its one form, or refused: what no job could use.
+
+    Raises:
+        InvalidRequest: with the field; cheap, so ask before anything that is not.
+    """
+    with refused_as("character_id"):
+        fields.character_id(new.character_id)
+    with refused_as("strength"):
+        fields.strength(new.strength)
+    with refused_as("trigger"):
+        trigger = fields.short_text(new.trigger)
+    with refused_as("class_noun"):
+        class_noun = fields.short_text(new.class_noun)
+    with refused_as("name"):
+        name = None if new.name is None else fields.short_text(new.name)
+    return replace(new, trigger=trigger, class_noun=class_noun, name=name)
 
 
 def _after(ids: Sequence[str], now: datetime) -> datetime:

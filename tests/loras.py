@@ -1,12 +1,23 @@
 """LoRA files and versions for tests."""
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from lora_registry.inspection import inspect
+from families.library import load_families
+from families.recognition import LoraFacts, Recogniser
 from lora_registry.versions import NewVersion
+from worker.loras import examine
+
+FAMILIES: Final = load_families(Path(__file__).resolve().parent.parent / "families")
+RECOGNISER: Final = Recogniser(FAMILIES)
+
+
+def inspect(path: Path, base_model: str | None = None) -> LoraFacts:
+    """What the worker says of a file, with the families that ship."""
+    return examine(path, RECOGNISER, base_model=base_model)
 
 
 def write_lora(path: Path, *, seed: int = 0, rank: int = 2, context: int = 2048) -> Path:
@@ -24,4 +35,4 @@ def write_lora(path: Path, *, seed: int = 0, rank: int = 2, context: int = 2048)
 
 def new_version(path: Path, character_id: str = "mira", job_id: str = "job-1") -> NewVersion:
     """What a job would register of a file."""
-    return NewVersion(character_id, job_id, path, inspect(path), trigger="ohwx")
+    return NewVersion(character_id, job_id, path, "sdxl", "kohya", rank=2, trigger="ohwx")

@@ -1,15 +1,15 @@
 """Settings translated into the options of each part. Pure, but for looking which programs exist."""
 
+import shutil
 from typing import Final
 
 from worker.comfyui.engine import Engine, ExternalComfyUI
+from worker.comfyui.options import start_arguments
 from worker.comfyui.process import ComfyUIOptions, ComfyUIProcess
 from worker.settings import Settings, default_python, inherited_environment
 from worker.sources import SourceOptions
-from worker.storage import StorageOptions
 
-# ComfyUI's own extras that a worker does not need; leaving them out saves 2 s of its start.
-_ALWAYS = ("--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:")
+_LEAST_BUDGET: Final = 1_000_000
 _MODEL_KINDS: Final = (
     *("checkpoints", "vae", "loras", "clip", "clip_vision", "controlnet", "unet"),
     *("diffusion_models", "text_encoders", "upscale_models", "embeddings"),
@@ -27,7 +27,9 @@ def engine_of(settings: Settings) -> Engine:
 
 def comfyui_options(settings: Settings) -> ComfyUIOptions:
     """How our own ComfyUI is started: in folders of ours, with the LoRA cache among its models."""
-    folders = [settings.models_dir] if settings.models_dir else []
+    folders = [settings.linked_models_folder]
+    if settings.models_dir:
+        folders.append(settings.models_dir)
     models = {kind: tuple(folder / kind for folder in folders) for kind in _MODEL_KINDS}
     models["loras"] = (settings.loras_folder, *models["loras"])
     return ComfyUIOptions(
@@ -37,27 +39,26 @@ def comfyui_options(settings: Settings) -> ComfyUIOptions:
         temp_directory=settings.comfyui_folder,
         python=default_python(settings.comfyui_dir, settings.comfyui_python),
         port=settings.comfyui_port,
-        extra_args=(*_ALWAYS, *settings.comfyui_args),
-        models={kind: paths for kind, paths in models.items() if paths},
+        user_directory=settings.comfyui_folder / "user",
+        extra_args=(*start_arguments(settings.comfyui_dir), *settings.comfyui_args),
+        models=models,
         environment=inherited_environment(),
         start_timeout_s=settings.comfyui_start_timeout_s,
     )
 
 
-def storage_options(settings: Settings) -> StorageOptions:
-    """The bucket."""
-    return StorageOptions(
-        bucket=settings.s3_bucket,
-        access_key_id=settings.s3_access_key_id,
-        secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-        provider=settings.storage_provider,
-        endpoint_url=settings.s3_endpoint_url,
-        supabase_project_ref=settings.supabase_project_ref,
-        region=settings.s3_region,
-        addressing_style=settings.s3_addressing_style,
-        prefix=settings.s3_prefix,
-        public_base_url=settings.public_base_url,
-    )
+def lora_budget(settings: Settings) -> int:
+    """`LORA_CACHE_BYTES`, or half of what the disk can give: what is free and what is cached.
+
+    The SDK ends a worker that finds less than a tenth of `/` free at its start, so a cache that
+    may fill the disk is a worker that never comes up again.
+    """
+    if settings.lora_cache_bytes is not None:
+        return settings.lora_cache_bytes
+    folder = settings.loras_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    cached = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return max((shutil.disk_usage(folder).free + cached) // 2, _LEAST_BUDGET)
 
 
 def source_options(settings: Settings) -> SourceOptions:

@@ -9,8 +9,9 @@ from typing import Any
 from worker import __version__
 from worker.comfyui.client import ComfyUIClient
 from worker.errors import ModelMissing, WorkflowRejected
-from workflows.checking import Problem, check, class_types
+from workflows.checking import check, class_types, unchecked
 from workflows.library import Library
+from workflows.problem import Problem
 from workflows.template import Workflow
 
 log = logging.getLogger(__name__)
@@ -43,12 +44,14 @@ class Availability:
         with self._lock:
             self._problems = found
             self._versions = versions
-        for name, problems in found.items():
-            if problems:
-                log.warning(
-                    "workflow lacks something",
-                    extra={"workflow": name, "problems": [problem.text for problem in problems]},
-                )
+        for name, workflow in self._workflows.items():
+            doubts = unchecked(workflow, specs)
+            if found[name]:
+                log.warning("workflow lacks something", extra=_told(name, found[name]))
+            if doubts:
+                log.info("workflow is unchecked in part", extra=_told(name, doubts))
+        for name, fault in self._workflows.broken.items():
+            log.error("workflow is broken", extra={"workflow": name, "problems": fault.faults})
 
     def require(self, workflow: Workflow) -> None:
         """Let a job pass, or say what its workflow lacks.
@@ -67,17 +70,23 @@ class Availability:
 
     def lacking(self) -> dict[str, list[str]]:
         """Workflow -> sentences; what `health` reports."""
-        return {
+        broken = {name: list(fault.faults) for name, fault in self._workflows.broken.items()}
+        found = {
             name: [problem.text for problem in problems]
             for name, problems in self._problems.items()
             if problems
         }
+        return found | broken
 
     def _specs(self, names: frozenset[str]) -> dict[str, Mapping[str, Any]]:
         specs: dict[str, Mapping[str, Any]] = {}
         for name in sorted(names):
             specs |= self._comfyui.object_info(name)
         return specs
+
+
+def _told(name: str, problems: tuple[Problem, ...]) -> dict[str, Any]:
+    return {"workflow": name, "problems": [problem.text for problem in problems]}
 
 
 def _versions(stats: Mapping[str, Any]) -> dict[str, str]:

@@ -20,12 +20,17 @@ STOP_TIMEOUT_S: Final = 30.0
 
 
 def job_handler(
-    worker: Worker, post: Post
+    worker: Worker, post: Post, on_replace: Callable[[], None] = lambda: None
 ) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
     """The handler for `runpod.serverless.start`: async, since only such a one can be cancelled.
 
     A sync handler would block the SDK's loop, stop signals included, until it returns (measured
     with runpod 1.12.0).
+
+    Args:
+        worker: serves the jobs.
+        post: delivers progress.
+        on_replace: called as a result asks the platform for another worker.
     """
 
     async def handle(job: dict[str, Any]) -> dict[str, Any]:
@@ -48,6 +53,8 @@ def job_handler(
             await asyncio.wait([running], timeout=STOP_TIMEOUT_S)
             log.info("job cancelled", extra={"job_id": job.get("id"), "ended": running.done()})
             raise
+        if result.get("refresh_worker"):
+            on_replace()
         _keep_locally(worker.settings, result)
         return result
 

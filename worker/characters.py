@@ -1,10 +1,12 @@
 """The characters branch: reading and changing the registry."""
 
-from lora_registry import inspection, tensorfile
-from lora_registry.character import CharacterHead
+from families.recognition import LoraFacts
+from lora_registry.character import CharacterRecord
+from lora_registry.fields import trigger_of
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
+from worker.loras import examine
 from worker.resources import JobContext, Resources
 from worker.results import (
     CharacterChangedResult,
@@ -23,12 +25,14 @@ def run(job: CharactersJob, resources: Resources, context: JobContext) -> Charac
     character_id = job.character_id or ""  # the contract requires it for every other action
     if job.action == "get":
         return _get(character_id, resources)
+    if job.action == "register":
+        return _register(job, character_id, resources, context)
     return CharacterChangedResult(character=_changed(job, character_id, resources, context))
 
 
 def _changed(
     job: CharactersJob, character_id: str, resources: Resources, context: JobContext
-) -> CharacterHead:
+) -> CharacterRecord:
     registry, job_id = resources.registry, context.job_id
     match job.action:
         case "activate":
@@ -37,10 +41,8 @@ def _changed(
             return registry.rollback(character_id, job_id=job_id)
         case "delete":
             return registry.delete(character_id, job_id=job_id)
-        case "restore":
-            return registry.restore(character_id, job_id=job_id)
         case _:
-            return _register(job, character_id, resources, context)
+            return registry.restore(character_id, job_id=job_id)
 
 
 def _list(job: CharactersJob, resources: Resources) -> CharacterPageResult:
@@ -59,7 +61,7 @@ def _get(character_id: str, resources: Resources) -> CharacterDetailResult:
 
 def _register(
     job: CharactersJob, character_id: str, resources: Resources, context: JobContext
-) -> CharacterHead:
+) -> CharacterChangedResult:
     """Fetch the LoRA, look into it, and add it as a version."""
     if job.source is None:
         raise InvalidInput("source: is required.", field="source")
@@ -75,19 +77,39 @@ def _register(
             check_cancelled=check_cancelled,
         )
     context.progress.report("checking", 50)
-    file = tensorfile.read_header(path)
-    facts = inspection.facts_of(file)
-    tensorfile.check_finite(path, file, check_cancelled=check_cancelled)
+    found = examine(
+        path, resources.recogniser, base_model=job.base_model, check_cancelled=check_cancelled
+    )
     context.progress.report("uploading", 70)
     new = NewVersion(
         character_id=character_id,
         job_id=context.job_id,
         weights=path,
-        facts=facts,
-        trigger=job.trigger or facts.metadata.get("modelspec.trigger_phrase") or character_id,
+        base_model=found.base_model,
+        format=found.format,
+        rank=found.rank,
+        trigger=trigger_of(
+            job.trigger, found.metadata.get("modelspec.trigger_phrase"), character_id
+        ),
         class_noun=job.class_noun,
         name=job.name,
         strength=DEFAULT_STRENGTH if job.strength is None else job.strength,
     )
     resources.registry.add_version(new, activate=job.activate, check_cancelled=check_cancelled)
-    return resources.registry.get(character_id)
+    head = resources.registry.get(character_id)
+    return CharacterChangedResult(character=head, warnings=_warnings(found, resources))
+
+
+def _warnings(found: LoraFacts, resources: Resources) -> list[str]:
+    """What a person should know who registers a file that is in order."""
+    warnings = []
+    if found.ignored:
+        modules = found.modules + found.ignored
+        warnings.append(f"ComfyUI ignores {found.ignored} of the file's {modules} modules.")
+    workflows = resources.workflows.values()
+    if not any(each.loras and each.base_model == found.base_model for each in workflows):
+        warnings.append(
+            f"No workflow of this worker runs on {found.base_model} with a LoRA; the character "
+            "cannot be used until one is added."
+        )
+    return warnings

@@ -20,11 +20,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from lora_registry import fields
 from worker.errors import InvalidInput
 from worker.refusals import refusal
 
 MAX_SEED: Final = 2**64 - 1  # KSampler's own maximum, from its node spec
 MAX_INPUT_DEPTH: Final = 16
+MIN_PHOTOS: Final = 5
+MAX_PHOTOS: Final = 100
+MAX_CAPTION: Final = 2000  # characters
 _PARAM_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -49,15 +53,21 @@ def _short_plain_names(params: dict[str, Any]) -> dict[str, Any]:
 
 
 Text = Annotated[str, Field(max_length=8192), AfterValidator(_printable)]
-ShortText = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
-CharacterId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
-VersionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$", max_length=128)]
+# Names, triggers, nouns and ids by the registry's own rules, so what passes here is registered.
+ShortText = Annotated[
+    str, Field(min_length=1, max_length=fields.MAX_TEXT), AfterValidator(fields.short_text)
+]
+CharacterId = Annotated[str, Field(pattern=f"^{fields.CHARACTER_ID}$", max_length=64)]
+VersionId = Annotated[str, Field(pattern=f"^{fields.VERSION_ID}$", max_length=128)]
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
 WorkflowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
 Side = Annotated[int, Field(ge=256, le=2048, multiple_of=8)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Steps = Annotated[int, Field(ge=1, le=100)]
 Cfg = Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
-Strength = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Strength = Annotated[
+    float, Field(ge=-fields.MAX_STRENGTH, le=fields.MAX_STRENGTH, allow_inf_nan=False)
+]
 Timeout = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
 SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 ParamValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | Text
@@ -97,7 +107,7 @@ class Source(Strict):
 class Photo(Source):
     """A reference photo; a caption given here wins over any that we would write."""
 
-    caption: Annotated[Text, Field(max_length=2000)] | None = None
+    caption: Annotated[Text, Field(max_length=MAX_CAPTION)] | None = None
 
 
 class CharacterUse(Strict):
@@ -108,7 +118,16 @@ class CharacterUse(Strict):
     version: VersionId | None = None
 
 
-class Generation(Strict):
+class Request(Strict):
+    """What every job may say: the name of its record, `jobs/{request_id}.json` in the bucket.
+
+    A worker that finds the record final answers it instead of making the request again.
+    """
+
+    request_id: RequestId | None = None
+
+
+class Generation(Request):
     """What image and video jobs share."""
 
     negative_prompt: Text | None = None
@@ -139,7 +158,7 @@ class Generation(Strict):
         return self
 
     @property
-    def cast(self) -> tuple[CharacterUse, ...]:
+    def used_characters(self) -> tuple[CharacterUse, ...]:
         """The characters of the picture, in order, however the job named them."""
         if self.character_id is None:
             return tuple(self.characters)
@@ -188,15 +207,17 @@ class VideoJob(Generation):
         return self
 
 
-class TrainJob(Strict):
+class TrainJob(Request):
     """A character from photos. What is left out follows from the number of photos and the GPU."""
 
     task: Literal["train"]
     character_id: CharacterId
     name: ShortText | None = None
-    images: Annotated[list[Photo], Field(min_length=5, max_length=100)] | None = None
+    images: Annotated[list[Photo], Field(min_length=MIN_PHOTOS, max_length=MAX_PHOTOS)] | None = (
+        None
+    )
     archive: Source | None = None
-    trigger: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ -]{0,63}$")] | None = None
+    trigger: ShortText | None = None
     class_noun: ShortText = "person"
     steps: Annotated[int, Field(ge=1, le=20_000)] | None = None
     rank: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -217,7 +238,7 @@ class TrainJob(Strict):
         return self
 
 
-class CharactersJob(Strict):
+class CharactersJob(Request):
     """Reading and changing the registry."""
 
     task: Literal["characters"]
@@ -229,6 +250,7 @@ class CharactersJob(Strict):
     trigger: ShortText | None = None
     class_noun: ShortText = "person"
     strength: Strength | None = None
+    base_model: WorkflowName | None = None
     activate: bool = True
     status: Literal["active", "deleted"] | None = None
     order: Literal["id", "newest"] = "id"
@@ -246,7 +268,7 @@ class CharactersJob(Strict):
         return self
 
 
-class HealthJob(Strict):
+class HealthJob(Request):
     """What runs here and whether it is well."""
 
     task: Literal["health"]

@@ -75,6 +75,10 @@ class ExecutionFailed(WorkerError):
     code = ErrorCode.EXECUTION_FAILED
 
 
+class OutputDamaged(ExecutionFailed):
+    """ComfyUI wrote a file that does not open, though it said it was done; a second try may."""
+
+
 class OutOfMemory(WorkerError):
     """The GPU's memory did not suffice, a second try included."""
 

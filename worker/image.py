@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.contract import ImageJob
+from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import Placed, placed
 from worker.generation.pictures import Finished, finish_picture
-from worker.generation.plan import Plan, generate
 from worker.resources import JobContext, Resources
 from workflows.template import Output
 
@@ -26,17 +26,17 @@ def run(job: ImageJob, resources: Resources, context: JobContext) -> dict[str, A
         if job.init_image:
             init = held.enter_context(placed(job.init_image, "init_image", resources, context))
         width, height = fitted(job, init)
-        plan = Plan(
+        request = GenerationRequest(
             task="image",
             job=job,
             workflow=workflow,
             prompt=job.prompt,
-            prepare=partial(_finish, job),
+            finish=partial(_finish, job),
             lower=("width", "height", "count"),
             values={
                 "negative_prompt": job.negative_prompt,
-                "width": width,
-                "height": height,
+                "width": width if "width" in workflow.roles else job.width,
+                "height": height if "height" in workflow.roles else job.height,
                 "count": job.count if job.count > 1 else None,
                 "steps": job.steps,
                 "cfg": job.cfg,
@@ -46,7 +46,7 @@ def run(job: ImageJob, resources: Resources, context: JobContext) -> dict[str, A
                 "denoise": job.denoise,
             },
         )
-        return generate(plan, resources, context)
+        return generate(request, resources, context)
 
 
 def _finish(job: ImageJob, path: Path, _output: Output) -> tuple[Finished, ...]:

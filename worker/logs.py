@@ -27,7 +27,17 @@ _SECRET_TEXT = re.compile(
     re.IGNORECASE,
 )
 _SHORTEST_SECRET = 6  # masking fewer characters would garble innocent text
-_QUIET = ("urllib3", "botocore", "boto3", "s3transfer", "PIL", "websocket", "asyncio")
+_QUIET = (
+    "urllib3",
+    "botocore",
+    "boto3",
+    "s3transfer",
+    "PIL",
+    "websocket",
+    "asyncio",
+    "httpx",
+    "httpcore",
+)
 
 _job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 

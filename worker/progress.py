@@ -11,9 +11,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from worker.comfyui.record import Graph, Step
+
 log = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, Any]], None]
+# Where each stage of a generation begins, in percent of the job.
+QUEUED, LOADING, SAMPLING, DECODING, ENCODING, UPLOADING = 4.0, 5.0, 10.0, 85.0, 90.0, 95.0
 INTERVAL_S = 0.5
 CLOSE_TIMEOUT_S = 5.0
 
@@ -25,12 +29,21 @@ class Progress:
         send: delivers one update and returns when it has arrived; may raise OSError (which
             includes timeouts), which is logged: a lost update is no reason to fail a job.
         interval_s: least seconds between two updates.
+        observe: told stage and percentage of every report, in the reporting thread.
     """
 
-    def __init__(self, send: Send, *, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        send: Send,
+        *,
+        interval_s: float = INTERVAL_S,
+        observe: Callable[[str, float], None] = lambda _stage, _percent: None,
+    ) -> None:
         self._send = send
+        self._observe = observe
         self._interval_s = interval_s
         self._latest: dict[str, Any] | None = None
+        self._percent = 0.0
         self._changed = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -45,8 +58,13 @@ class Progress:
         steps: int | None = None,
         eta_s: float | None = None,
     ) -> None:
-        """Say where the job is: `percent` of the whole job, `step` of `steps` of this stage."""
-        update: dict[str, Any] = {"stage": stage, "percent": round(percent, 1)}
+        """Say where the job is: `percent` of the whole job, `step` of `steps` of this stage.
+
+        The percentage that is sent never goes back, though a job be tried again.
+        """
+        self._observe(stage, percent)
+        self._percent = max(self._percent, round(percent, 1))
+        update: dict[str, Any] = {"stage": stage, "percent": self._percent}
         if step is not None and steps is not None:
             update |= {"step": step, "steps": steps}
         if eta_s is not None:
@@ -97,3 +115,35 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class ProgressTracker:
+    """Turns the steps of one graph into progress: loading, sampling, decoding, encoding.
+
+    Several samplers (a start frame, then the video) share the sampling stage evenly.
+    """
+
+    def __init__(self, graph: Graph, progress: Progress) -> None:
+        self._progress = progress
+        self._samplers = [node for node, spec in graph.items() if "steps" in spec["inputs"]]
+        self._begun: list[str] = []
+
+    def on_step(self, step: Step) -> None:
+        """Take note of a node's beginning, or of a sampling step."""
+        sampled = len(self._begun) >= len(self._samplers)
+        if step.steps and step.node in self._samplers:
+            self._sampling(step)
+        elif "Loader" in step.node_type and not self._begun:
+            self._progress.report("loading", LOADING)
+        elif step.node_type.startswith("VAEDecode") and sampled:
+            self._progress.report("decoding", DECODING)
+        elif step.node_type.startswith(("Save", "CreateVideo")) and sampled:
+            self._progress.report("encoding", ENCODING)
+
+    def _sampling(self, step: Step) -> None:
+        if step.node not in self._begun:
+            self._begun.append(step.node)
+        before = self._begun.index(step.node)
+        share = (before + step.step / step.steps) / len(self._samplers)
+        percent = SAMPLING + (DECODING - SAMPLING) * share
+        self._progress.report("sampling", percent, step=step.step, steps=step.steps)

@@ -7,12 +7,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from families.library import Families
+from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
 from worker.comfyui.engine import Engine
+from worker.pictures import Pictures
 from worker.progress import Progress
 from worker.settings import Settings
 from worker.sources import SourceReader
@@ -30,9 +34,13 @@ class Resources:
     settings: Settings
     store: ObjectStore
     sources: SourceReader
+    pictures: Pictures
     registry: Registry
+    records: JobRecords
     loras: LoraCache
     workflows: Library
+    families: Families
+    recogniser: Recogniser
     engine: Engine
     comfyui: ComfyUIClient
     availability: Availability
@@ -54,6 +62,11 @@ class Timings:
             yield
         finally:
             self.add(name, (time.monotonic() - begun) * 1000)
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds since the job began, but for those it waited behind another one."""
+        return time.monotonic() - self._started - self._phases.get("queued", 0.0) / 1000
 
     def add(self, name: str, milliseconds: float) -> None:
         """Count time that was measured elsewhere."""

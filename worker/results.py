@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from errors import CodedError, ErrorCode
-from lora_registry.character import ActiveVersion, CharacterHead, CharacterVersion, Status
+from lora_registry.character import ActiveVersion, CharacterRecord, CharacterVersion, Status
 
 
 class Result(BaseModel):
@@ -78,6 +78,7 @@ class GenerationResult(Result):
     characters: list[CharacterResult] | None = None
     workflow: WorkflowResult
     manifest: ManifestResult
+    warnings: list[str] | None = None
     timings_ms: dict[str, float]
 
 
@@ -110,14 +111,15 @@ class CharacterPageResult(RegistryResult):
 class CharacterDetailResult(RegistryResult):
     """`get`: the character and every version, oldest first."""
 
-    character: CharacterHead
+    character: CharacterRecord
     versions: list[CharacterVersion]
 
 
 class CharacterChangedResult(RegistryResult):
-    """Every other action: the character as it stands after it."""
+    """Every other action: the character as it stands after it, and what a person should know."""
 
-    character: CharacterHead
+    character: CharacterRecord
+    warnings: list[str] = []
 
 
 class PhotoReason(Result):
@@ -269,15 +271,30 @@ class CacheHealth(Result):
     budget_bytes: int
 
 
+class FamilyHealth(Result):
+    """One base model, and what this worker lacks to use its characters."""
+
+    title: str
+    licence: str
+    commercial: bool
+    workflows: list[str]
+    ok: bool
+    lacks: list[str]
+
+
 class HealthResult(Result):
     """The result of health jobs."""
 
     task: Literal["health"]
     job_id: str
-    ok: bool
+    ok: Annotated[bool, Field(description="All parts are well and a task can be done.")]
     tasks: list[str]
+    cannot: Annotated[
+        dict[str, list[str]], Field(description="Tasks that cannot be done now, and why.")
+    ]
     versions: dict[str, str]
     workflows: dict[str, WorkflowHealth]
+    families: dict[str, FamilyHealth]
     cache: CacheHealth
     comfyui: ComfyUIHealth
     storage: StorageHealth

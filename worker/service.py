@@ -13,7 +13,10 @@ from types import TracebackType
 from typing import Any, Final, Self, assert_never
 
 from errors import CodedError
+from families.library import load_families
+from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker import assembly, characters, health, image, train, video
 from worker.availability import Availability
@@ -30,12 +33,16 @@ from worker.errors import (
 )
 from worker.generation.warmup import warm_up
 from worker.logs import job_logging
+from worker.pictures import PictureOptions, Pictures
 from worker.progress import Progress, Send
+from worker.recording import recorded
 from worker.resources import JobContext, Resources
 from worker.results import error_result
+from worker.schedule import GpuSchedule, JobInHand
 from worker.settings import Settings
 from worker.sources import SourceReader
 from worker.storage import ObjectStore
+from worker.storage_settings import storage_options
 from workflows.library import load_library
 
 log = logging.getLogger(__name__)
@@ -54,12 +61,13 @@ class Worker:
         settings: frozen; nothing here reads the environment.
 
     Raises:
-        WorkflowInvalid: a workflow folder that cannot be used.
+        WorkflowInvalid, FamilyInvalid: a folder that cannot be used.
         EngineUnavailable: ComfyUI's program is not there.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.schedule = GpuSchedule(settings.jobs_in_flight)
         self._boot = Boot()
         self._held = ExitStack()
         try:
@@ -74,23 +82,21 @@ class Worker:
         engine = assembly.engine_of(settings)
         self._held.callback(engine.stop)
         engine.start()
-        store = hold(ObjectStore(assembly.storage_options(settings)))
-        comfyui = hold(
-            ComfyUIClient(
-                engine.url,
-                output_directory=engine.output_directory,
-                input_directory=engine.input_directory,
-                alive=lambda: engine.alive,
-            )
-        )
+        store = hold(ObjectStore(storage_options(settings)))
+        comfyui = hold(ComfyUIClient(engine))
         workflows = load_library(settings.workflows_dir)
+        families = load_families(settings.families_dir)
         return Resources(
             settings=settings,
             store=store,
             sources=SourceReader(store, assembly.source_options(settings)),
+            pictures=Pictures(PictureOptions(settings.image_max_pixels), settings.work_dir),
             registry=Registry(store),
-            loras=LoraCache(store, settings.loras_folder, settings.lora_cache_bytes),
+            records=JobRecords(store),
+            loras=LoraCache(store, settings.loras_folder, assembly.lora_budget(settings)),
             workflows=workflows,
+            families=families,
+            recogniser=Recogniser(families),
             engine=engine,
             comfyui=comfyui,
             availability=Availability(workflows, comfyui),
@@ -113,6 +119,7 @@ class Worker:
         if self.settings.warmup_workflow:
             with self._boot.phase("warm_up"):
                 warm_up(self.resources, self.settings.warmup_workflow)
+                self.resources.engine.ensure_ready()
         storage.result()
         self._boot.finish()
 
@@ -137,22 +144,34 @@ class Worker:
             The result, or an error with `error`, `code` and `retryable`; JSON either way.
         """
         safe_id = _SAFE_JOB_ID.sub("_", job_id)[:128] or "job"
-        with job_logging(safe_id):
-            log.info(
-                "job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None}
-            )
-            try:
-                return self._with_free_space(
-                    lambda job: self._serve(job, safe_id, cancel, send), raw
+        in_hand = self.schedule.begin(job_id, raw)
+        try:
+            with job_logging(safe_id):
+                return recorded(
+                    self.resources.records,
+                    raw,
+                    safe_id,
+                    lambda: self._answer(safe_id, raw, cancel, send, in_hand),
                 )
-            except CodedError as error:
-                log.warning("job failed", extra={"code": error.code, "reason": str(error)})
-                return self._failure(error, safe_id)
-            except Exception as error:
-                if _is_disk_full(error):
-                    return self._failure(DiskFull(_DISK_FULL), safe_id)
-                log.exception("job failed unforeseen")
-                return self._failure(Internal(_UNFORESEEN), safe_id)
+        finally:
+            self.schedule.end(job_id)
+
+    def _answer(
+        self, safe_id: str, raw: object, cancel: CancelToken, send: Send, in_hand: JobInHand
+    ) -> dict[str, Any]:
+        log.info("job started", extra={"task": raw.get("task") if isinstance(raw, dict) else None})
+        try:
+            return self._with_free_space(
+                lambda job: self._serve(job, safe_id, cancel, send, in_hand), raw
+            )
+        except CodedError as error:
+            log.warning("job failed", extra={"code": error.code, "reason": str(error)})
+            return self._failure(error, safe_id)
+        except Exception as error:
+            if _is_disk_full(error):
+                return self._failure(DiskFull(_DISK_FULL), safe_id)
+            log.exception("job failed unforeseen")
+            return self._failure(Internal(_UNFORESEEN), safe_id)
 
     def _with_free_space(
         self, serve: Callable[[Job], dict[str, Any]], raw: object
@@ -170,22 +189,30 @@ class Worker:
             log.warning("disk full, unused loras removed", extra={"freed_bytes": freed})
         return serve(job)
 
-    def _serve(self, job: Job, job_id: str, cancel: CancelToken, send: Send) -> dict[str, Any]:
-        with self._context(job_id, cancel, send) as context:
+    def _serve(
+        self, job: Job, job_id: str, cancel: CancelToken, send: Send, in_hand: JobInHand
+    ) -> dict[str, Any]:
+        if isinstance(job, TrainJob):
+            self.schedule.wait_for_gpu(in_hand, cancel)
+        progress = Progress(send, observe=self.schedule.observer(in_hand))
+        with self._context(job_id, cancel, progress) as context:
             result = self._dispatch(job, context)
             log.info("job done", extra={"timings_ms": context.timings.milliseconds()})
             return result
 
     def _failure(self, error: CodedError, job_id: str) -> dict[str, Any]:
-        lost = isinstance(error, EngineUnavailable) and not self.resources.engine.alive
+        # By now a restart has been tried: one that did not help asks for another worker.
+        lost = isinstance(error, EngineUnavailable) and not self.resources.engine.ready
         replace = lost or isinstance(error, EngineCrashed)
         return error_result(error, job_id, refresh_worker=replace).to_json()
 
     @contextmanager
-    def _context(self, job_id: str, cancel: CancelToken, send: Send) -> Iterator[JobContext]:
+    def _context(
+        self, job_id: str, cancel: CancelToken, progress: Progress
+    ) -> Iterator[JobContext]:
         folder = Path(tempfile.mkdtemp(prefix="job-", dir=self.settings.work_dir))
         try:
-            with Progress(send) as progress:
+            with progress:
                 yield JobContext(job_id, cancel, progress, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -235,5 +262,9 @@ def _is_disk_full(error: Exception) -> bool:
 def _sweep(settings: Settings) -> None:
     """Make the folder for temporary files, without what a killed worker left in it."""
     settings.work_dir.mkdir(parents=True, exist_ok=True)
-    for folder in (*settings.work_dir.glob("job-*"), settings.comfyui_folder):
+    for folder in (
+        *settings.work_dir.glob("job-*"),
+        *settings.work_dir.glob("picture-*"),
+        settings.comfyui_folder,
+    ):
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,21 +8,12 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field
 
-from worker.errors import InvalidSettings
+from worker.storage_settings import ALIASES, StorageSettings, read_settings
 
-MAX_URL_LIFETIME_S = 604_800  # SigV4's own limit; boto3 signs longer without complaint
 _Task = Literal["image", "video", "train", "characters", "health"]
 TASKS: tuple[_Task, ...] = ("image", "video", "train", "characters", "health")
 
@@ -33,46 +24,20 @@ def _split(value: object) -> object:
     return value
 
 
+def _http(value: object) -> object:
+    """`ws://` and `wss://`, as other clients of ComfyUI want its address, mean the same server."""
+    if isinstance(value, str) and value.startswith(("ws://", "wss://")):
+        return "http" + value.removeprefix("ws")
+    return value
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
-class Settings(BaseModel):
+class Settings(StorageSettings):
     """All settings; a field `log_level` is the environment variable `LOG_LEVEL`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    # Storage
-    storage_provider: Literal["s3", "supabase"] = Field("s3", description="Kind of object store.")
-    s3_endpoint_url: str | None = Field(
-        None, description="Endpoint of the store; empty for AWS. A bucket in it is stripped."
-    )
-    s3_bucket: str = Field(description="Bucket of characters and outputs.", min_length=1)
-    s3_region: str = Field(
-        "us-east-1", description="Region; `auto` for R2, the project's for Supabase."
-    )
-    s3_access_key_id: str = Field(description="Access key id.", min_length=1)
-    s3_secret_access_key: SecretStr = Field(description="Secret access key.", min_length=1)
-    s3_addressing_style: Literal["auto", "path", "virtual"] = Field(
-        "auto", description="`path` for MinIO and the like; `auto` decides by the endpoint."
-    )
-    s3_prefix: str = Field(
-        "",
-        pattern=r"^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?/?$",
-        description="Put before every key, to share a bucket.",
-    )
-    supabase_project_ref: str | None = Field(
-        None,
-        pattern=r"^[a-z0-9-]+$",
-        description="Gives the endpoint when the provider is supabase.",
-    )
-    url_expires_s: int = Field(
-        86_400, ge=60, description="Life of presigned URLs in seconds; at most 604800 (clamped)."
-    )
-    public_base_url: str | None = Field(
-        None,
-        pattern=r"^https?://",
-        description="Answer plain URLs below this instead of presigned ones.",
-    )
+    # Sources
     source_key_prefixes: Words = Field(
         ("inputs/", "characters/", "base/outputs/"),
         description="Where a source's `key` may point, comma-separated.",
@@ -90,20 +55,20 @@ class Settings(BaseModel):
         2_000_000_000, ge=1_000_000, description="Largest LoRA file to register, in bytes."
     )
     image_max_pixels: int = Field(
-        40_000_000, ge=65_536, description="Largest picture decoded, in pixels."
+        50_000_000,
+        ge=65_536,
+        description="Pixels decoded of one picture; of a JPEG scaled while decoding.",
     )
 
     # The worker
     worker_tasks: Annotated[tuple[_Task, ...], BeforeValidator(_split)] = Field(
-        TASKS,
-        min_length=1,
-        description="Tasks this worker serves; with `train` it takes one job at a time.",
+        TASKS, min_length=1, description="Tasks this worker serves."
     )
     jobs_in_flight: int = Field(
-        2,
+        4,
         ge=1,
         le=32,
-        description="Jobs taken at a time without `train`: 2, or more where jobs take under 1.1 s.",
+        description="Most jobs in hand at a time; the next is taken as the GPU runs out of work.",
     )
     job_timeout_s: float = Field(
         600,
@@ -118,12 +83,18 @@ class Settings(BaseModel):
         Path(__file__).resolve().parent.parent / "workflows",
         description="Folder of workflow folders; drop-ins go here.",
     )
+    families_dir: Path = Field(
+        Path(__file__).resolve().parent.parent / "families",
+        description="Folder of base-model families; drop-ins go here.",
+    )
     work_dir: Path = Field(Path("/tmp/worker"), description="Temporary files; emptied as jobs end.")  # noqa: S108 - a container's own
     lora_cache_dir: Path | None = Field(
         None, description="LoRA files on local disk; default `WORK_DIR/loras`."
     )
-    lora_cache_bytes: int = Field(
-        20_000_000_000, ge=1_000_000, description="Budget of that folder, in bytes."
+    lora_cache_bytes: int | None = Field(
+        None,
+        ge=1_000_000,
+        description="Budget of that folder, in bytes; default half of its disk's free space.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level logged."
@@ -149,7 +120,7 @@ class Settings(BaseModel):
     comfyui_start_timeout_s: float = Field(
         300, gt=0, le=3_600, description="Longest wait for it to be ready, in seconds."
     )
-    comfyui_url: str | None = Field(
+    comfyui_url: Annotated[str | None, BeforeValidator(_http)] = Field(
         None, pattern=r"^https?://", description="Use a ComfyUI that somebody else started."
     )
     models_dir: Path | None = Field(
@@ -181,13 +152,6 @@ class Settings(BaseModel):
         "INFO", description="The SDK's own log level; its DEBUG would log results."
     )
 
-    @model_validator(mode="after")
-    def _supabase_needs_an_endpoint(self) -> Self:
-        supabase = self.storage_provider == "supabase"
-        if supabase and not (self.supabase_project_ref or self.s3_endpoint_url):
-            raise ValueError("SUPABASE_PROJECT_REF (or S3_ENDPOINT_URL) is needed for supabase")
-        return self
-
     @property
     def on_platform(self) -> bool:
         """Whether RunPod's queue is there; else it is the SDK's local test."""
@@ -195,7 +159,7 @@ class Settings(BaseModel):
 
     @property
     def concurrency(self) -> int:
-        """Jobs taken at a time: enough that ComfyUI's queue never runs dry; one if it trains.
+        """Jobs taken at a time where `worker.admission` does not fit the SDK; one if it trains.
 
         runpod 1.12.0 sleeps 1 s after each taking (`JobScaler.get_jobs`), so a worker starts at
         most so many jobs a second; and what one worker has taken, no other can have.
@@ -208,75 +172,43 @@ class Settings(BaseModel):
         return self.lora_cache_dir or self.work_dir / "loras"
 
     @property
+    def linked_models_folder(self) -> Path:
+        """Links to the models of a network volume, made by `builder.link_models` before us."""
+        return self.work_dir / "models"
+
+    @property
+    def checkpoint_folders(self) -> tuple[Path, ...]:
+        """Where a checkpoint may lie, best first: a volume's, a linked one, one baked in."""
+        models = (self.models_dir, self.linked_models_folder, self.comfyui_dir / "models")
+        return tuple(folder / "checkpoints" for folder in models if folder is not None)
+
+    @property
     def comfyui_folder(self) -> Path:
         """Inputs, outputs and temporary files of our own ComfyUI."""
         return self.work_dir / "comfyui"
-
-    @property
-    def url_lifetime_s(self) -> int:
-        """Life of a presigned URL in seconds, clamped to what SigV4 allows."""
-        return min(self.url_expires_s, MAX_URL_LIFETIME_S)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Read the settings from `environment`, by default the process's.
 
-        Empty variables count as absent. RunPod's `BUCKET_*` variables stand in for `S3_*`.
+        Empty variables count as absent. Names that people have set elsewhere stand in for ours
+        (`worker.storage_settings.ALIASES`).
 
         Raises:
             InvalidSettings: one line per setting that is missing or wrong, values never shown.
         """
-        given = os.environ if environment is None else environment
-        values: dict[str, Any] = {
-            name: text
-            for name in cls.model_fields
-            if (text := _lookup(given, name.upper()).strip())
-        }
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise InvalidSettings("\n".join(_complaints(error))) from None
-
-
-_RUNPOD_NAMES = {
-    "S3_ENDPOINT_URL": "BUCKET_ENDPOINT_URL",
-    "S3_ACCESS_KEY_ID": "BUCKET_ACCESS_KEY_ID",
-    "S3_SECRET_ACCESS_KEY": "BUCKET_SECRET_ACCESS_KEY",
-    "S3_BUCKET": "BUCKET_NAME",
-}
-
-
-def _lookup(given: Mapping[str, str], name: str) -> str:
-    return given.get(name) or given.get(_RUNPOD_NAMES.get(name, ""), "")
-
-
-def _complaints(error: ValidationError) -> list[str]:
-    lines = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=True):
-        name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
-        if fault["type"] == "missing":
-            lines.append(f"{name} is missing: {_meaning(name)}")
-        else:
-            lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
-    return lines
-
-
-def _meaning(name: str) -> str:
-    return Settings.model_fields[name.lower()].description or ""
+        return read_settings(cls, os.environ if environment is None else environment)
 
 
 def inherited_environment(**changes: str) -> dict[str, str]:
     """The process's environment for a child process, without our secrets, with `changes`."""
-    hidden = (
-        "S3_SECRET_ACCESS_KEY",
-        "S3_ACCESS_KEY_ID",
-        "BUCKET_SECRET_ACCESS_KEY",
-        "BUCKET_ACCESS_KEY_ID",
-    )
+    hidden = {"RUNPOD_API_KEY", "RUNPOD_AI_API_KEY", "GATEWAY_API_KEYS", "WEBHOOK_SECRET"}
+    for name in ("S3_SECRET_ACCESS_KEY", "S3_ACCESS_KEY_ID"):
+        hidden |= {name, *ALIASES[name]}
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in hidden and not name.startswith(("RUNPOD_AI_API_KEY", "AWS_"))
+        if name not in hidden and not name.startswith("AWS_")
     }
     return kept | changes
 

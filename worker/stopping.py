@@ -1,4 +1,4 @@
-"""A prompt end at SIGTERM.
+"""A quick end at SIGTERM.
 
 The SDK (runpod 1.12.0, `rp_scale.JobScaler`) finishes the running jobs at SIGTERM and takes no new
 one, but then waits for its two open polls, which the platform may hold for longer than a container
@@ -18,10 +18,11 @@ _RUNS_JOBS: Final = "JobScaler.run_jobs"
 _POLLS: Final = frozenset({"JobScaler.get_jobs", "JobScaler.monitor_stop_signals"})
 
 
-class PromptEnd:
+class ShutdownHook:
     """Ends the SDK's polls once its jobs are done; `runpod.serverless.start` is then cancelled."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_stop: Callable[[], None] = lambda: None) -> None:
+        self._on_stop = on_stop
         self._installed = False
         self._ending: asyncio.Task[None] | None = None
 
@@ -39,6 +40,7 @@ class PromptEnd:
 
     def _begin(self, before: Callable[[int, Any], Any]) -> None:
         log.info("stopping")
+        self._on_stop()
         before(signal.SIGTERM, None)
         self._ending = asyncio.get_running_loop().create_task(_end_polls())
 

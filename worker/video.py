@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 
 from worker.contract import VideoJob
 from worker.generation.clips import finish_clip
+from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import placed
 from worker.generation.pictures import Finished, finish_picture
-from worker.generation.plan import Plan, generate
 from worker.resources import JobContext, Resources
 from workflows.template import Output, Workflow
 
@@ -25,19 +25,19 @@ def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, A
             shape = partial(fit, job=job, workflow=workflow)
             start = held.enter_context(placed(job.image, "image", resources, context, shape))
             size = (start.width, start.height)
-        plan = Plan(
+        request = GenerationRequest(
             task="video",
             job=job,
             workflow=workflow,
             prompt=job.prompt,
-            prepare=partial(_finish, job),
+            finish=partial(_finish, job),
             output_format=job.format,
             lower=("frames", "width", "height"),
             values={
                 "image": start.name if start else None,
                 "negative_prompt": job.negative_prompt,
-                "width": size[0],
-                "height": size[1],
+                "width": size[0] if "width" in workflow.roles else job.width,
+                "height": size[1] if "height" in workflow.roles else job.height,
                 "frames": job.frames,
                 "fps": job.fps,
                 "motion": job.motion,
@@ -49,7 +49,7 @@ def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, A
                 "quality": job.quality,
             },
         )
-        return generate(plan, resources, context)
+        return generate(request, resources, context)
 
 
 def fit(image: Image.Image, *, job: VideoJob, workflow: Workflow) -> Image.Image:
@@ -58,7 +58,9 @@ def fit(image: Image.Image, *, job: VideoJob, workflow: Workflow) -> Image.Image
     Sides that the job leaves open are the workflow's own, turned upright for an upright picture.
     """
     width, height = workflow.default("width"), workflow.default("height")
-    if (image.width < image.height) != (width < height):
+    if not (width or job.width) or not (height or job.height):
+        return image  # the workflow takes the picture's own size
+    if width and height and (image.width < image.height) != (width < height):
         width, height = height, width
     size = (job.width or width, job.height or height)
     if job.fit == "contain":

@@ -1,127 +1,288 @@
-"""A template held against the running ComfyUI's node specs (`/object_info`). Pure.
+"""A workflow held against the running ComfyUI's node specs (`/object_info`). Pure.
 
-A node spec is `{"input": {"required": {name: [type, options]}, "optional": …}, "output": [types],
-"output_node": bool}`; a combo's type is the list of its choices, or `"COMBO"` with
-`options["options"]` (ComfyUI 0.33.0).
+Never stricter than ComfyUI: a problem is only what it is certain to refuse. Where its decision
+cannot be known from the specs (nodes that are not its own, types unknown here) the finding is
+`unchecked`, and ComfyUI decides when a job comes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final
 
-from workflows.binding import links
-from workflows.template import Workflow
+from workflows.binding import Values, assemble, loader_class
+from workflows.declarations import declaration_problems
+from workflows.graph import Graph, Slot, link_of
+from workflows.nodespecs import Declared, NodeSpec, NodeSpecs, declared, fits, is_core
+from workflows.problem import Problem
+from workflows.template import Value, Workflow
+from workflows.wording import nearest
 
-NodeSpecs = Mapping[str, Mapping[str, Any]]
-_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft", ".onnx")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One reason why a workflow cannot run here; `subject` is the missing node class or file."""
-
-    kind: Literal["node_missing", "model_missing", "mismatch"]
-    subject: str
-    text: str
+MODEL_SUFFIXES: Final = (
+    *(".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft", ".onnx"),
+)
+_MEDIA_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".webm", ".wav", ".mp3")
+# Core nodes that validate their own choices (`VALIDATE_INPUTS`); `/object_info` does not say so.
+_OWN_CHOICES: Final = frozenset(
+    {
+        *(
+            "LoadLatent",
+            "Load3D",
+            "Load3DAnimation",
+            "CustomCombo",
+            "SetUNETDevice",
+            "SetCLIPDevice",
+        ),
+        *("SetVAEDevice", "SelectModelDevice", "SelectCLIPDevice", "SelectVAEDevice"),
+    }
+)
+_NUMERIC: Final = frozenset({"INT", "FLOAT"})
 
 
 def class_types(workflow: Workflow) -> frozenset[str]:
     """The node classes whose specs `check` needs."""
     named = {node["class_type"] for node in workflow.graph.values()}
     named |= {replacement.class_type for replacement in workflow.out_of_memory.values()}
-    if workflow.loras:
-        named.add("LoraLoader" if workflow.loras.clip else "LoraLoaderModelOnly")
+    named |= {loader_class(chain) for chain in workflow.loras}
     return frozenset(named)
 
 
 def check(workflow: Workflow, specs: NodeSpecs) -> tuple[Problem, ...]:
-    """Everything of the template that this ComfyUI would refuse; empty when it can run."""
-    problems: list[Problem] = []
-    for name in sorted(class_types(workflow)):
-        if name not in specs:
-            problems.append(Problem("node_missing", name, f"node class {name!r} is not installed"))
-    for node_id, node in workflow.graph.items():
-        if node["class_type"] in specs:
-            problems += _node_problems(workflow, node_id, node, specs)
-    problems += [
-        Problem("mismatch", output.node, f"node {output.node} ({kind}) is not an output node")
-        for output in workflow.outputs
-        if (kind := workflow.graph[output.node]["class_type"]) in specs
-        and not specs[kind].get("output_node")
-    ]
-    return tuple(problems)
+    """Everything of the workflow that this ComfyUI would refuse; empty when it can run."""
+    return tuple(found for found in _findings(workflow, specs) if found.kind != "unchecked")
 
 
-def _node_problems(
-    workflow: Workflow, node_id: str, node: Mapping[str, Any], specs: NodeSpecs
-) -> list[Problem]:
-    inputs = _declared(specs[node["class_type"]])
-    required = specs[node["class_type"]].get("input", {}).get("required", {})
-    where = f"node {node_id} ({node['class_type']})"
-    linked = links(node["inputs"])
-    problems = [
-        Problem("mismatch", node_id, f"{where} lacks the required input {name!r}")
-        for name in required
-        if name not in node["inputs"]
-    ]
-    set_by_jobs = {
-        slot.input for slots in workflow.roles.values() for slot in slots if slot.node == node_id
+def unchecked(workflow: Workflow, specs: NodeSpecs) -> tuple[Problem, ...]:
+    """What only ComfyUI itself can decide about the workflow."""
+    return tuple(found for found in _findings(workflow, specs) if found.kind == "unchecked")
+
+
+def _findings(workflow: Workflow, specs: NodeSpecs) -> tuple[Problem, ...]:
+    found: dict[Problem, None] = {}  # keeps the order, and each finding once
+    open_slots = _filled_by_jobs(workflow)
+    for values in _jobs(workflow):
+        sent = assemble(workflow, values)
+        outputs = [output.node for output in sent.outputs]
+        found |= dict.fromkeys(check_graph(sent.graph, specs, outputs, open_slots))
+    found |= dict.fromkeys(declaration_problems(workflow, specs))
+    for node, replacement in workflow.out_of_memory.items():
+        if replacement.class_type not in specs:
+            text = f"node class {replacement.class_type!r} is not installed; a second try after "
+            found[Problem("unchecked", node, f"{text}running out of memory would fail")] = None
+    return tuple(found)
+
+
+def _jobs(workflow: Workflow) -> Iterator[Values]:
+    """The plainest jobs that there are: for every format, with all inputs and with none."""
+    brought: dict[str, Value | None] = dict.fromkeys(workflow.inputs, "check")
+    for output_format in workflow.formats or (None,):
+        for roles in (brought, {}) if brought else ({},):
+            yield Values(prefix="check", roles=roles, output_format=output_format)
+
+
+def _filled_by_jobs(workflow: Workflow) -> frozenset[Slot]:
+    """Slots whose literal is never sent: an input's file, and what every job must give."""
+    slots = {slot for name in workflow.inputs for slot in workflow.slots(name)}
+    slots |= {slot for name in workflow.required for slot in workflow.slots(name)}
+    slots |= {Slot(output.node, output.prefix) for output in workflow.outputs}
+    own = {
+        Slot(node, name)
+        for node, spec in workflow.graph.items()
+        for name, value in spec["inputs"].items()
+        if isinstance(value, str) and value in workflow.files
     }
-    for name, value in node["inputs"].items():
-        if name not in inputs:
-            continue  # ComfyUI ignores inputs that it does not know
-        if name in linked:
-            problems += _link_problem(workflow, where, name, inputs[name], specs)
-        elif name not in set_by_jobs:
-            problems += _literal_problem(where, name, value, inputs[name])
-    return problems
+    return frozenset(slots | own)
 
 
-def _declared(spec: Mapping[str, Any]) -> dict[str, Any]:
-    given = spec.get("input", {})
-    return {**given.get("required", {}), **given.get("optional", {})}
+def check_graph(
+    graph: Graph,
+    specs: NodeSpecs,
+    outputs: Collection[str],
+    open_slots: Collection[Slot] = (),
+) -> tuple[Problem, ...]:
+    """What ComfyUI would say of a graph as it stands.
+
+    Args:
+        graph: all that would be sent.
+        specs: of every node class in it that is installed.
+        outputs: the nodes that must be output nodes.
+        open_slots: inputs whose values are not settled yet.
+    """
+    found: list[Problem] = []
+    for name in sorted({spec["class_type"] for spec in graph.values()} - set(specs)):
+        found.append(Problem("node_missing", name, f"node class {name!r} is not installed"))
+    for node in outputs:
+        kind = graph[node]["class_type"]
+        if kind in specs and not specs[kind].get("output_node"):
+            found.append(Problem("mismatch", node, f"node {node} ({kind}) is not an output node"))
+    for node in _validated(graph, specs, outputs):
+        found += _Node(node, graph, specs, frozenset(open_slots)).problems()
+    found += [
+        Problem("mismatch", node, f"node {node} is fed by itself, through {_through(graph, node)}")
+        for node in _in_a_circle(graph)
+    ]
+    return tuple(found)
 
 
-def _link_problem(
-    workflow: Workflow, where: str, name: str, declared: Any, specs: NodeSpecs
-) -> list[Problem]:
-    node_id = where.split()[1]
-    link = links(workflow.graph[node_id]["inputs"])[name]
-    source = workflow.graph.get(link.node)
-    if source is None:
-        return [
-            Problem("mismatch", node_id, f"{where}: {name} links to node {link.node!r}, not there")
-        ]
-    offered = specs.get(source["class_type"], {}).get("output")
-    if offered is None:
-        return []
-    if link.output >= len(offered):
-        return [
-            Problem("mismatch", node_id, f"{where}: {name} links to an output that is not there")
-        ]
-    wanted, given = declared[0], offered[link.output]
-    fits = isinstance(wanted, list) or "*" in (wanted, given) or given in str(wanted).split(",")
-    if fits or isinstance(given, list):
-        return []
-    return [Problem("mismatch", node_id, f"{where}: {name} wants {wanted}, gets {given}")]
+def _validated(graph: Graph, specs: NodeSpecs, outputs: Collection[str]) -> list[str]:
+    """The nodes that ComfyUI looks at: from the outputs along the inputs that nodes declare."""
+    seen: dict[str, None] = {}
+    waiting = list(outputs)
+    waiting += [node for node, spec in graph.items() if _spec(spec, specs).get("output_node")]
+    while waiting:
+        node = waiting.pop(0)
+        spec = _spec(graph.get(node, {}), specs)
+        if node in seen or node not in graph or not spec:
+            continue
+        seen[node] = None
+        inputs = graph[node]["inputs"]
+        known = declared(spec, inputs)
+        ahead = {link_of(value) for name, value in inputs.items() if name in known}
+        waiting += [link.node for link in ahead if link]
+    return [node for node in graph if node in seen]
 
 
-def _literal_problem(where: str, name: str, value: Any, declared: Any) -> list[Problem]:
-    choices = combo_choices(declared)
-    if choices is None or value in choices:
-        return []
-    if isinstance(value, str) and value.endswith(_FILE_SUFFIXES):
-        return [
-            Problem("model_missing", value, f"model file {value!r} is not there ({where}, {name})")
-        ]
-    return [Problem("mismatch", str(value), f"{where}: {name} has no choice {value!r}")]
+def _spec(node: Mapping[str, Any], specs: NodeSpecs) -> NodeSpec:
+    return specs.get(node.get("class_type", ""), {})
 
 
-def combo_choices(declared: Any) -> list[Any] | None:
-    """The choices of an input's declaration, None when it is no combo."""
-    if isinstance(declared[0], list):
-        return declared[0]
-    if declared[0] == "COMBO" and len(declared) > 1:
-        options = declared[1].get("options")
-        return options if isinstance(options, list) else None
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """One node of a graph under examination."""
+
+    node: str
+    graph: Graph
+    specs: NodeSpecs
+    open_slots: frozenset[Slot]
+
+    @property
+    def kind(self) -> str:
+        return str(self.graph[self.node]["class_type"])
+
+    @property
+    def where(self) -> str:
+        return f"node {self.node} ({self.kind})"
+
+    def problems(self) -> Iterator[Problem]:
+        given = self.graph[self.node]["inputs"]
+        known = declared(self.specs[self.kind], given)
+        for name, wanted in known.items():
+            if name not in given:
+                if wanted.required:
+                    yield self._mismatch(f"{self.where} lacks the required input {name!r}")
+            elif isinstance(given[name], list):
+                yield from self._link(name, given[name], wanted)
+            elif not wanted.understood:
+                yield self._unchecked(f"{self.where}: {name} is of type {wanted.type}")
+            elif Slot(self.node, name) not in self.open_slots:
+                yield from self._literal(name, given[name], wanted)
+        # An input that the node does not declare is ignored by ComfyUI.
+
+    def _link(self, name: str, value: list[Any], wanted: Declared) -> Iterator[Problem]:
+        link = link_of(value)
+        if link is None:
+            yield self._mismatch(f"{self.where}: {name} is a list, and not a link to a node")
+            return
+        if link.node not in self.graph:
+            yield self._mismatch(f"{self.where}: {name} links to node {link.node!r}, not there")
+            return
+        offered = _spec(self.graph[link.node], self.specs).get("output")
+        if offered is None:
+            return
+        if link.output >= len(offered):
+            yield self._mismatch(f"{self.where}: {name} links to an output that is not there")
+        elif not fits(offered[link.output], wanted.type):
+            text = f"{self.where}: {name} wants {_short(wanted.type)}, "
+            yield self._doubt(f"{text}gets {_short(offered[link.output])}", wanted)
+
+    def _literal(self, name: str, value: Any, wanted: Declared) -> Iterator[Problem]:
+        if isinstance(value, dict) and "__value__" in value:
+            value = value["__value__"]
+        problem = _not_a(wanted, value) or _out_of_range(wanted, value)
+        if problem:
+            yield self._doubt(f"{self.where}: {name} is {value!r}; {problem}", wanted)
+            return
+        choices = wanted.choices
+        chosen = value if isinstance(value, list) and wanted.options.get("multiselect") else [value]
+        if choices is not None:
+            for gone in (item for item in chosen if item not in choices):
+                yield self._no_choice(name, gone, wanted, choices)
+
+    def _no_choice(
+        self, name: str, value: Any, wanted: Declared, choices: Collection[Any]
+    ) -> Problem:
+        text = str(value)
+        if wanted.upload:
+            advice = "put it into the workflow's files/, or let jobs bring it by [inputs.NAME]"
+            told = f"{self.where}: {name}: there is no file {text!r}; {advice}"
+            # ComfyUI also takes paths and "name [output]", which no list shows.
+            plain = "/" not in text and "[" not in text and text.lower().endswith(_MEDIA_SUFFIXES)
+            return self._doubt(told, wanted) if plain else self._unchecked(told)
+        if text.endswith(MODEL_SUFFIXES):
+            told = f"model file {text!r} is not there ({self.where}, {name})"
+            return Problem("model_missing", text, told)
+        hint = nearest(text, [str(choice) for choice in choices])[:300]
+        told = f"{self.where}: {name} has no choice {value!r}{hint}"
+        if self.kind in _OWN_CHOICES or not is_core(self.specs[self.kind]):
+            return self._unchecked(told)
+        return Problem("mismatch", text, told)
+
+    def _doubt(self, text: str, wanted: Declared) -> Problem:
+        """A problem where the rules are surely ComfyUI's; a node of others may have its own."""
+        sure = wanted.understood and is_core(self.specs[self.kind])
+        return self._mismatch(text) if sure else self._unchecked(text)
+
+    def _mismatch(self, text: str) -> Problem:
+        return Problem("mismatch", self.node, text)
+
+    def _unchecked(self, text: str) -> Problem:
+        return Problem("unchecked", self.node, text)
+
+
+def _is_numeric(wanted: Declared) -> bool:
+    return isinstance(wanted.type, str) and wanted.type in _NUMERIC
+
+
+def _not_a(wanted: Declared, value: Any) -> str | None:
+    """ComfyUI converts before it looks: "20" is a number, "much" is none."""
+    if not _is_numeric(wanted):
+        return None
+    try:
+        int(value) if wanted.type == "INT" else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return f"{wanted.type} is wanted"
     return None
+
+
+def _out_of_range(wanted: Declared, value: Any) -> str | None:
+    if not _is_numeric(wanted):
+        return None
+    number = int(value) if wanted.type == "INT" else float(value)
+    low, high = wanted.options.get("min"), wanted.options.get("max")
+    if (low is not None and number < low) or (high is not None and number > high):
+        return f"allowed is {low} to {high}"
+    return None
+
+
+def _short(kind: Any) -> str:
+    return "a choice" if isinstance(kind, list) else str(kind)
+
+
+def _in_a_circle(graph: Graph) -> list[str]:
+    """The nodes that depend on themselves."""
+    ahead = {
+        node: {link.node for value in spec["inputs"].values() if (link := link_of(value))}
+        for node, spec in graph.items()
+    }
+    left = set(graph)
+    while True:
+        free = {node for node in left if not ahead[node] & left}
+        if not free:
+            break
+        left -= free
+    return [node for node in graph if node in left][:1]
+
+
+def _through(graph: Graph, node: str) -> str:
+    return ", ".join(
+        link.node for value in graph[node]["inputs"].values() if (link := link_of(value))
+    )

@@ -21,10 +21,19 @@ class WorkflowNotFound(WorkflowError):
 
 
 class WorkflowInvalid(WorkflowError):
-    """A workflow folder that cannot be used: said at start, with the folder's name."""
+    """A workflow folder that cannot be used; the message has the first fault, `faults` all."""
 
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"Workflow {name!r}: {problem}.")
+    code = ErrorCode.WORKFLOW_REJECTED
+
+    def __init__(self, name: str, *faults: str) -> None:
+        self.faults = faults
+        more = len(faults) - 1
+        rest = f" (and {more} more)" if more else ""
+        super().__init__(
+            f"Workflow {name!r}: {faults[0]}{rest}.",
+            field="workflow",
+            details={"workflow": name, "problems": list(faults)},
+        )
 
 
 class UnboundRole(WorkflowError):
@@ -32,8 +41,9 @@ class UnboundRole(WorkflowError):
 
     code = ErrorCode.INVALID_INPUT
 
-    def __init__(self, workflow: str, role: str) -> None:
-        super().__init__(f"{role}: workflow {workflow!r} has no such input.", field=role)
+    def __init__(self, workflow: str, role: str, known: tuple[str, ...] = ()) -> None:
+        has = f" (it has: {', '.join(known)})" if known else ""
+        super().__init__(f"{role}: workflow {workflow!r} has no such input{has}.", field=role)
 
 
 class InvalidParam(WorkflowError):

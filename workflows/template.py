@@ -1,79 +1,121 @@
 """A workflow as data: what `workflow.toml` may say, and the graph beside it.
 
-`graph.json` is ComfyUI's "Export (API)": `{node id: {"class_type", "inputs"}}`, an input being a
-literal or a link `[node id, output index]`. `workflow.toml` names roles and where they go, so that
-no code ever knows a node number.
+`workflow.toml` names what a job may set and where it goes, so that no code ever knows a node
+number. docs/workflows.md has every key in one table.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from workflows.graph import Graph as Graph  # noqa: PLC0414 - part of this module's vocabulary
+from workflows.graph import Slot, Socket, consumers
 
 Value = bool | int | float | str
-Graph = dict[str, dict[str, Any]]
+InputKind = Literal["image", "mask", "video", "audio", "file"]
 
-
-class Slot(NamedTuple):
-    """One input of one node."""
-
-    node: str
-    input: str
-
-
-class Socket(NamedTuple):
-    """One output of one node, as a link names it."""
-
-    node: str
-    output: int
+# Fields of a job that are values and may be bound by `[roles]`; a test holds them against the
+# contract, of which this package knows nothing else.
+ROLES: Final = (
+    *("prompt", "negative_prompt", "width", "height", "count", "steps", "cfg", "sampler"),
+    *("scheduler", "seed", "denoise", "quality", "frames", "fps", "motion", "augmentation"),
+)
+TEXT_ROLES: Final = frozenset({"prompt", "negative_prompt", "sampler", "scheduler"})
+# The two inputs that have a field of their own in the contract; `[roles]` may name them too.
+OWN_FIELDS: Final = ("init_image", "image")
+CHARACTERS: Final = "characters"  # what `required` calls a job's characters
 
 
 def _slot(value: object) -> object:
     if isinstance(value, str):
         node, dot, name = value.partition(".")
         if not (node and dot and name):
-            raise ValueError(f"{value!r} must look like '6.text'")
+            raise ValueError(f"{value!r} must look like '6.text' (node and input)")
         return Slot(node, name)
     return value
 
 
 def _slots(value: object) -> object:
-    return tuple(_slot(item) for item in (value if isinstance(value, list) else [value]))
+    return tuple(_slot(item) for item in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _socket(value: object) -> object:
-    if isinstance(value, str):
-        node, _, index = value.rpartition(".")
-        if not (node and index.isdecimal()):
-            raise ValueError(f"{value!r} must look like '4.0'")
-        return Socket(node, int(index))
-    return value
+    if value is None or isinstance(value, Socket | tuple):
+        return value
+    node, _, index = value.rpartition(".") if isinstance(value, str) else ("", "", "")
+    if not (node and index.isdecimal()):
+        raise ValueError(f"{value!r} must look like '4.0' (node and number of the output)")
+    return Socket(node, int(index))
 
 
-Slots = Annotated[tuple[Slot, ...], BeforeValidator(_slots)]
+def _tuple(value: object) -> object:
+    return value if isinstance(value, tuple) else (value,)
+
+
+Slots = Annotated[tuple[Slot, ...], BeforeValidator(_slots), Field(min_length=1)]
+OneSocket = Annotated[Socket, BeforeValidator(_socket)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]{1,64}$")]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LoraSockets(_Part):
+class LoraChain(_Part):
     """Where LoRAs are chained in: everything that hangs on these sockets hangs on the last LoRA."""
 
-    model: Annotated[Socket, BeforeValidator(_socket)]
-    clip: Annotated[Socket, BeforeValidator(_socket)] | None = None
+    model: OneSocket
+    clip: Annotated[Socket | None, BeforeValidator(_socket)] = None
 
 
 class Output(_Part):
     """A node whose files are delivered, all of them.
 
     With a `format` the node runs only when the job asks for that format; without, always.
+
+    Attributes:
+        node: its id in the graph.
+        kind: what the author expects it to write; None leaves that to the file's content.
+        format: the file format that it writes, as jobs name it.
+        name: how the job's result names its files.
+        prefix: the input that takes the file name's beginning; a node without one keeps its own.
     """
 
     node: str
-    kind: Literal["image", "video", "audio"]
+    kind: Literal["image", "video", "audio", "text", "file"] | None = None
     format: str | None = None
+    name: Name | None = None
     prefix: str = "filename_prefix"
+
+
+class Input(_Part):
+    """A file that a job brings: where it goes, and how it is made ready.
+
+    Attributes:
+        bind: the loader's input that takes the file's name.
+        kind: what the file must be.
+        required: whether a job must bring it; None: unless the workflow's `files/` has one.
+            One that is not required and not brought leaves the graph with its loader.
+        size: of a picture or mask: as it comes, or brought to the size of the job (or of the input
+            that `follows` names) by cutting (`cover`) or by filling up (`contain`).
+        follows: the input whose size this one is brought to.
+    """
+
+    bind: Slots
+    kind: InputKind
+    required: bool | None = None
+    size: Literal["as_is", "cover", "contain"] = "as_is"
+    follows: Name | None = None
+    description: str = ""
 
 
 class Limits(_Part):
@@ -90,14 +132,15 @@ class Limits(_Part):
             return f"must be one of {', '.join(map(str, self.choices))}"
         if isinstance(value, str):
             return None
-        low = "" if self.minimum is None else f" at least {self.minimum:g}"
-        high = "" if self.maximum is None else f" at most {self.maximum:g}"
+        low = "" if self.minimum is None else f" at least {in_full(self.minimum)}"
+        high = "" if self.maximum is None else f" at most {in_full(self.maximum)}"
         if (self.minimum is not None and value < self.minimum) or (
             self.maximum is not None and value > self.maximum
         ):
             return "must be" + " and".join(part for part in (low, high) if part)
         if self.step is not None and (value - (self.minimum or 0)) % self.step:
-            return f"must be a multiple of {self.step}" + (f" from {self.minimum:g}" if low else "")
+            start = f" from {in_full(self.minimum or 0)}" if low else ""
+            return f"must be a multiple of {self.step}{start}"
         return None
 
 
@@ -109,18 +152,18 @@ class Budget(_Part):
 
 
 class Param(Limits):
-    """A parameter that only this workflow has; jobs set it in `params`."""
+    """A parameter that only this workflow has; jobs set it in `params`.
+
+    Attributes:
+        default: what a job that says nothing gets; None leaves what the graph says.
+        triggers: whether `{trigger}` and `{trigger:id}` in a text stand for a character's words.
+    """
 
     type: Literal["int", "float", "bool", "string"]
     bind: Slots
-    default: Value
+    default: Value | None = None
+    triggers: bool = False
     description: str = ""
-
-    @model_validator(mode="after")
-    def _default_fits(self) -> Self:
-        if self.mismatch(self.default):
-            raise ValueError(f"default {self.default!r} {self.mismatch(self.default)}")
-        return self
 
     def mismatch(self, value: Value) -> str | None:
         """What is wrong with a job's value, as the end of a sentence; None when it fits."""
@@ -144,63 +187,113 @@ class Replacement(_Part):
 
 
 class Workflow(_Part):
-    """One folder below `workflows/`, parsed and checked against itself."""
+    """One folder below `workflows/`, parsed; `soundness.faults` says whether it fits its graph.
+
+    Attributes:
+        kind: the task that runs it; audio and file only run as `task: "workflow"`.
+        base_model: family of the LoRAs that fit; needed where there are LoRA sockets.
+        required: roles that a job must give, and "characters".
+        files: names below the folder's `files/` that the graph reads, and where they lie.
+    """
 
     name: str
     digest: str = Field(description="sha256 over graph and workflow.toml")
     graph: Mapping[str, Mapping[str, Any]] = Field(repr=False)
-    kind: Literal["image", "video"]
+    kind: Literal["image", "video", "audio", "file"]
     title: str
     description: str = ""
-    base_model: str = Field(description="family of the LoRAs that fit, e.g. sdxl")
+    base_model: str = Field("", description="family of the LoRAs that fit, e.g. sdxl")
     models: tuple[str, ...] = ()
-    roles: Mapping[str, Slots]
+    required: tuple[str, ...] = ()
+    roles: Mapping[str, Slots] = {}
+    inputs: Mapping[Name, Input] = {}
     limits: Mapping[str, Limits] = {}
     budgets: tuple[Budget, ...] = ()
-    loras: LoraSockets | None = None
+    loras: Annotated[tuple[LoraChain, ...], BeforeValidator(_tuple)] = ()
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
-    params: Mapping[str, Param] = {}
+    params: Mapping[Name, Param] = {}
     out_of_memory: Mapping[str, Replacement] = Field(
         {}, description="node -> what replaces it when the first try ran out of GPU memory"
     )
     variants: Mapping[str, str] = Field(
-        {}, description="role -> workflow that takes this one's place when a job brings it"
+        {}, description="prompt or input -> workflow that takes this one's place for such a job"
     )
+    files: Mapping[str, Path] = Field({}, repr=False)
 
-    @model_validator(mode="after")
-    def _slots_exist(self) -> Self:
-        for slot in self._slots_named():
-            node = self.graph.get(slot.node)
-            if node is None:
-                raise ValueError(f"node {slot.node!r} is not in graph.json")
-            if slot.input not in node["inputs"]:
-                raise ValueError(f"node {slot.node!r} has no input {slot.input!r}")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        return {**raw, **_inputs_among_roles(raw), **_chains(raw)}
 
-    @model_validator(mode="after")
-    def _nodes_and_roles_exist(self) -> Self:
-        sockets = (self.loras.model, self.loras.clip) if self.loras else ()
-        named = [*self.out_of_memory, *(socket.node for socket in sockets if socket)]
-        for node_id in named:
-            if node_id not in self.graph:
-                raise ValueError(f"node {node_id!r} is not in graph.json")
-        for role in (role for budget in self.budgets for role in budget.roles):
-            if role not in self.roles:
-                raise ValueError(f"budget names {role!r}, which is no role")
-        return self
-
-    def _slots_named(self) -> list[Slot]:
-        named = [slot for slots in self.roles.values() for slot in slots]
-        named += [slot for param in self.params.values() for slot in param.bind]
-        named += [Slot(output.node, output.prefix) for output in self.outputs]
-        return named
+    def slots(self, name: str) -> tuple[Slot, ...]:
+        """Where a role or an input goes; empty for one that is not bound."""
+        if name in self.inputs:
+            return self.inputs[name].bind
+        return self.roles.get(name, ())
 
     def default(self, role: str) -> Any:
-        """What the graph says where a job says nothing; None for a role that is not bound."""
-        slots = self.roles.get(role)
-        return self.graph[slots[0].node]["inputs"][slots[0].input] if slots else None
+        """What the graph says where a job says nothing; None where it says nothing plain.
+
+        That is so for a role that is not bound, and for one whose input is linked to another node.
+        """
+        slots = self.slots(role)
+        value = self.graph[slots[0].node]["inputs"][slots[0].input] if slots else None
+        return value if isinstance(value, bool | int | float | str) else None
+
+    def is_required(self, name: str) -> bool:
+        """Whether a job must bring this input."""
+        declared = self.inputs[name].required
+        return self.default(name) not in self.files if declared is None else declared
+
+    def reads_alpha(self, name: str) -> bool:
+        """Whether an input picture's transparency matters: its loader gives it out as a mask.
+
+        A loader that is not ComfyUI's own gets the picture as it came.
+        """
+        return any(
+            self.graph[slot.node]["class_type"] != "LoadImage"
+            or consumers(self.graph, Socket(slot.node, 1))
+            for slot in self.inputs[name].bind
+        )
 
     @property
     def formats(self) -> tuple[str, ...]:
         """The formats that this workflow's outputs offer, in the order declared."""
-        return tuple(output.format for output in self.outputs if output.format is not None)
+        named = (output.format for output in self.outputs if output.format is not None)
+        return tuple(dict.fromkeys(named))
+
+
+def in_full(number: float) -> str:
+    """A number as people write it: 16777215 rather than 1.67772e+07."""
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"
+
+
+def _inputs_among_roles(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`[roles] init_image = "10.image"` is the short form of a picture among the inputs."""
+    roles, inputs = raw.get("roles"), raw.get("inputs", {})
+    if not isinstance(roles, Mapping) or not isinstance(inputs, Mapping):
+        return {}
+    # A clip's start frame has always been cut to the clip's size, an init image kept as it is.
+    short = {"init_image": {"kind": "image"}, "image": {"kind": "image", "size": "cover"}}
+    moved = {name: {**short[name], "bind": roles[name]} for name in OWN_FIELDS if name in roles}
+    return {
+        "roles": {name: slots for name, slots in roles.items() if name not in moved},
+        "inputs": {**moved, **inputs},
+    }
+
+
+def _chains(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`[loras] model = ["1.0", "2.0"]`: one chain a model; the n-th clip belongs to the n-th."""
+    loras = raw.get("loras")
+    if not isinstance(loras, Mapping) or not isinstance(loras.get("model"), list):
+        return {"loras": tuple(loras)} if isinstance(loras, list) else {}
+    models, clips = loras["model"], loras.get("clip", [])
+    clips = clips if isinstance(clips, list) else [clips]
+    if len(clips) > len(models):
+        raise ValueError(f"[loras] has {len(clips)} clip sockets for {len(models)} models")
+    rest = {key: value for key, value in loras.items() if key not in {"model", "clip"}}
+    clips += [None] * (len(models) - len(clips))
+    pairs = zip(models, clips, strict=True)
+    return {"loras": tuple({**rest, "model": model, "clip": clip} for model, clip in pairs)}

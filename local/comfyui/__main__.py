@@ -16,7 +16,7 @@ from local.comfyui.executor import Executor
 from local.comfyui.faults import Faults
 from local.comfyui.files import FileRoutes
 from local.comfyui.folders import Folders
-from local.comfyui.node import Surroundings
+from local.comfyui.node import ServerContext
 from local.comfyui.options import Options, parse
 from local.comfyui.picture import Painter
 from local.comfyui.png import PngEncoder
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 async def _serve(options: Options, faults: Faults) -> None:
     engine = _engine(options, faults)
-    folders = engine.around.folders
+    folders = engine.context.folders
     prompts = Prompts(engine.events)
     executor = Executor(engine, prompts)
     routes = {
@@ -73,7 +73,7 @@ def _engine(options: Options, faults: Faults) -> Engine:
     )
     for config in options.extra_model_paths:
         folders.add_extra_paths(config)
-    around = Surroundings(
+    context = ServerContext(
         folders=folders,
         faults=faults,
         painter=Painter(options.picture_bytes),
@@ -81,7 +81,7 @@ def _engine(options: Options, faults: Faults) -> Engine:
         metadata=options.metadata,
     )
     fingerprint = nodes.fingerprint(folders)
-    return Engine(Catalogue(folders), nodes.functions(), fingerprint, around, Events())
+    return Engine(Catalogue(folders), nodes.functions(), fingerprint, context, Events())
 
 
 if __name__ == "__main__":

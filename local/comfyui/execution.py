@@ -10,10 +10,10 @@ from local.comfyui.events import Events
 from local.comfyui.failure import NODE_FAILURES, described, raise_due
 from local.comfyui.faults import crash
 from local.comfyui.inputs import expand
-from local.comfyui.node import Inputs, Interrupted, NodeFunction, Output, Run, Surroundings
+from local.comfyui.node import Inputs, Interrupted, NodeFunction, Output, Run, ServerContext
+from local.comfyui.prompt_events import PromptEvents
 from local.comfyui.prompts import Prompt
 from local.comfyui.schedule import Schedule
-from local.comfyui.telling import Telling
 
 Values = dict[str, list[Any]]
 
@@ -25,7 +25,7 @@ class Engine:
     catalogue: Catalogue
     nodes: Mapping[str, NodeFunction]
     fingerprint: Callable[[str, Inputs], Any]
-    around: Surroundings
+    context: ServerContext
     events: Events
     cache: ResultCache = field(default_factory=ResultCache)
 
@@ -52,7 +52,7 @@ class Execution:
         self._prompt = prompt
         self._interrupted = interrupted
         self._hang = hang
-        self._telling = Telling(engine.events, prompt)
+        self._prompt_events = PromptEvents(engine.events, prompt)
         self._signatures = signatures(prompt.graph, engine.catalogue, engine.fingerprint)
         self._results: dict[str, Result] = {}
         self._reported: dict[str, dict[str, Any]] = {}
@@ -60,15 +60,15 @@ class Execution:
 
     def run(self) -> dict[str, Any]:
         """Run it; returns what history keeps: outputs, status, meta."""
-        self._telling.started()
+        self._prompt_events.started()
         self._moment("start")
         self._recall()
-        self._telling.cached(list(self._results))
+        self._prompt_events.cached(list(self._results))
         success = self._run_nodes()
         if success:
-            self._telling.succeeded()
+            self._prompt_events.succeeded()
             self._moment("success")
-        self._telling.ended()
+        self._prompt_events.ended()
         return self._history(success=success)
 
     def _recall(self) -> None:
@@ -96,22 +96,22 @@ class Execution:
         """Run one node, or report its kept result; False when the prompt ended here."""
         if node_id in self._results:
             self._report(node_id, self._results[node_id])
-            self._telling.node_finished(node_id)
+            self._prompt_events.node_finished(node_id)
             return True
         values: Values = {}
         place = {"node_id": node_id, "node_type": self._class(node_id)}
         try:
-            self._telling.node_started(node_id)
+            self._prompt_events.node_started(node_id)
             values.update(self._values(node_id))
             self._keep(node_id, self._call(node_id, values))
         except Interrupted:
-            self._telling.interrupted({**place, "executed": list(self._executed)})
+            self._prompt_events.interrupted({**place, "executed": list(self._executed)})
             return False
         except NODE_FAILURES as error:
             said = {**described(error, values), "current_outputs": list(self._graph)}
-            self._telling.failed({**place, "executed": list(self._executed)}, said)
+            self._prompt_events.failed({**place, "executed": list(self._executed)}, said)
             return False
-        self._telling.node_finished(node_id)
+        self._prompt_events.node_finished(node_id)
         self._executed.append(node_id)
         return True
 
@@ -119,9 +119,9 @@ class Execution:
         """Call a node's function: once with whole lists, or once per element."""
         class_type = self._class(node_id)
         self._moment(f"executing:{class_type}")
-        raise_due(self._engine.around.faults, class_type)
+        raise_due(self._engine.context.faults, class_type)
         run = Run(
-            self._engine.around,
+            self._engine.context,
             self._graph,
             self._prompt.extra_data.get("extra_pnginfo"),
             lambda step, steps: self._step(node_id, step, steps),
@@ -181,10 +181,10 @@ class Execution:
     def _report(self, node_id: str, result: Result) -> None:
         if result.ui is not None:
             self._reported[node_id] = result.ui
-        self._telling.node_reported(node_id, result.ui)
+        self._prompt_events.node_reported(node_id, result.ui)
 
     def _step(self, node_id: str, step: int, steps: int) -> None:
-        self._telling.node_progressed(node_id, step, steps)
+        self._prompt_events.node_progressed(node_id, step, steps)
         self._moment(f"step:{step}")
 
     def _check(self) -> None:
@@ -208,15 +208,15 @@ class Execution:
         status = {
             "status_str": "success" if success else "error",
             "completed": success,
-            "messages": self._telling.kept,
+            "messages": self._prompt_events.kept,
         }
         return {"outputs": self._reported, "status": status, "meta": meta}
 
     def _moment(self, moment: str) -> None:
         """Cause what a test has asked to happen here."""
-        faults = self._engine.around.faults
+        faults = self._engine.context.faults
         if faults.due("drop_socket_at", moment):
-            self._telling.drop_client()
+            self._prompt_events.drop_client()
         if faults.due("crash_at", moment):
             crash()
         if faults.due("hang_at", moment):

@@ -47,7 +47,7 @@ class Executor:
                 self._run(prompt)
 
     def _run(self, prompt: Prompt) -> None:
-        faults, events = self._engine.around.faults, self._engine.events
+        faults, events = self._engine.context.faults, self._engine.events
         faults.reload()
         result = Execution(self._engine, prompt, self._prompts.interruption, _hang).run()
         time.sleep(faults.latency_s("history_delay_s"))

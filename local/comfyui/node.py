@@ -31,7 +31,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ServerContext:
     """What every node of one server shares."""
 
     folders: Folders
@@ -46,13 +46,13 @@ class Run:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: ServerContext,
         graph: Graph,
         extra_pnginfo: Mapping[str, Any] | None,
         tell: Callable[[int, int], None],
         check: Callable[[], None],
     ) -> None:
-        self.around = around
+        self.context = context
         self.graph = graph
         self.extra_pnginfo = extra_pnginfo
         self._tell = tell
@@ -62,12 +62,12 @@ class Run:
     @property
     def folders(self) -> Folders:
         """The server's folders."""
-        return self.around.folders
+        return self.context.folders
 
     @property
     def faults(self) -> Faults:
         """The server's faults."""
-        return self.around.faults
+        return self.context.faults
 
     def step(self, step: int, steps: int) -> None:
         """Take as long as a step takes, then tell of it.

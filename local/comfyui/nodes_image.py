@@ -120,7 +120,7 @@ def preview_image(run: Run, inputs: Inputs) -> Output:
 
 def metadata_of(run: Run) -> dict[str, str]:
     """What ComfyUI writes into its files: the graph, and the workflow if the client sent one."""
-    if not run.around.metadata:
+    if not run.context.metadata:
         return {}
     extra: Mapping[str, Any] = run.extra_pnginfo or {}
     return {
@@ -137,7 +137,7 @@ def _save(run: Run, pictures: Pictures, prefix: str, folder_type: str) -> Output
     files: list[dict[str, str]] = []
     for frame in pictures.frames:
         name = path.next_name(".png")
-        save(run.faults, path.folder / name, run.around.png.encode(frame, metadata))
+        save(run.faults, path.folder / name, run.context.png.encode(frame, metadata))
         files.append({"filename": name, "subfolder": path.subfolder, "type": folder_type})
     return Output((pictures,), {"images": list(files)})
 

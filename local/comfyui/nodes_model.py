@@ -137,7 +137,7 @@ def schedule(_run: Run, inputs: Inputs) -> Output:
 def decode(run: Run, inputs: Inputs) -> Output:
     """VAEDecode: this is where the picture is painted."""
     time.sleep(run.faults.latency_s("decode_latency_s"))
-    return Output((Pictures(run.around.painter.paint(inputs["samples"])),))
+    return Output((Pictures(run.context.painter.paint(inputs["samples"])),))
 
 
 def conditioning_pair(_run: Run, inputs: Inputs) -> Output:

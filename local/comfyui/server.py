@@ -103,14 +103,14 @@ class ServerRoutes:
         return web.json_response({name: self._engine.catalogue.info(name)} if known else {})
 
     async def _model_kinds(self, _request: web.Request) -> web.Response:
-        return web.json_response(self._engine.around.folders.kinds())
+        return web.json_response(self._engine.context.folders.kinds())
 
     async def _models(self, request: web.Request) -> web.Response:
-        names = self._engine.around.folders.models(request.match_info["folder"])
+        names = self._engine.context.folders.models(request.match_info["folder"])
         return web.Response(status=404) if names is None else web.json_response(names)
 
     async def _embeddings(self, _request: web.Request) -> web.Response:
-        names = self._engine.around.folders.models("embeddings") or []
+        names = self._engine.context.folders.models("embeddings") or []
         return web.json_response([os.path.splitext(name)[0] for name in names])  # noqa: PTH122 - keeps the subfolder
 
 
@@ -118,7 +118,7 @@ class FaultRoutes:
     """`/stand-in/faults`: GET shows, POST switches on, DELETE switches everything off."""
 
     def __init__(self, engine: Engine) -> None:
-        self._faults = engine.around.faults
+        self._faults = engine.context.faults
 
     def routes(self) -> Routes:
         """Handlers by method and path."""
@@ -145,7 +145,7 @@ class FaultRoutes:
 
 def application(engine: Engine, routes: Routes) -> web.Application:
     """All routes, ComfyUI's also below `/api` as there."""
-    faults = engine.around.faults
+    faults = engine.context.faults
 
     @web.middleware
     async def failing(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from local.platform.bell import Bell
+from local.platform.broadcast import Broadcast
 from local.platform.jobs import RETRYABLE, Job, JobState, Submission
 from local.platform.ledger import Ledger
 
@@ -55,7 +55,7 @@ class Endpoint:
         on_final: Callable[[Job], None] = lambda _job: None,
     ) -> None:
         self.options = options
-        self.bell = Bell()
+        self.changed = Broadcast()
         self.ledger = Ledger()
         self._clock = clock
         self._on_final = on_final
@@ -164,7 +164,7 @@ class Endpoint:
         job = self._jobs.get(job_id)
         if job is not None and not job.final and job.worker_id == worker_id:
             job.chunks.append(chunk)
-            self.bell.ring()
+            self.changed.announce()
 
     def take_stops(self, worker_id: str) -> list[str]:
         """The ids of jobs that this worker should stop, each told once."""
@@ -185,7 +185,7 @@ class Endpoint:
         }
         if ended:
             self._stops[worker_id] |= ended
-            self.bell.ring()
+            self.changed.announce()
 
     def in_hand(self, worker_id: str) -> list[Job]:
         """The jobs that a worker has now."""
@@ -227,7 +227,7 @@ class Endpoint:
             self._queue.appendleft(job)
         else:
             self._queue.append(job)
-        self.bell.ring()
+        self.changed.announce()
 
     def _abandon(self, job: Job, state: JobState, error: str | None) -> None:
         if job.state is JobState.IN_QUEUE:
@@ -242,7 +242,7 @@ class Endpoint:
         job.state, job.finished_at = state, self.now
         self.ledger.ended(job, self.now)
         self._on_final(job)
-        self.bell.ring()
+        self.changed.announce()
 
     def _leave_worker(self, job: Job) -> None:
         if job.state is JobState.IN_PROGRESS and job.worker_id is not None:

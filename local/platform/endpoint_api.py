@@ -56,7 +56,7 @@ class EndpointApi:
         until = self.endpoint.now + wait_seconds(request.query.get("wait"))
         job = await self._submit(request, synchronous=True)
         while not job.final and self.endpoint.now < until:
-            await self.endpoint.bell.wait(until - self.endpoint.now)
+            await self.endpoint.changed.wait(until - self.endpoint.now)
         return web.json_response(job.status(self.endpoint.now))
 
     async def _submit(self, request: web.Request, *, synchronous: bool) -> Job:
@@ -74,7 +74,7 @@ class EndpointApi:
         """What a streaming job has yielded since the last call, waiting a second for news."""
         job = self.endpoint.job(request.match_info["job"])
         if not job.chunks and not job.final:
-            await self.endpoint.bell.wait(1.0)
+            await self.endpoint.changed.wait(1.0)
         return web.json_response(self.endpoint.read_stream(job.id))
 
     async def cancel(self, request: web.Request) -> web.Response:

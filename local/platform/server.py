@@ -75,7 +75,7 @@ async def platform(options: PlatformOptions) -> AsyncIterator[Platform]:
             options.pods,
             platform_environment=lambda pod_id: _environment(port.url, pod_id),
             on_gone=endpoint.worker_gone,
-            on_drain=endpoint.bell.ring,
+            on_drain=endpoint.changed.announce,
             busy=lambda worker_id: bool(endpoint.in_hand(worker_id)),
         )
         app = _application(options, endpoint, fleet, webhooks)

@@ -75,7 +75,7 @@ class WorkerApi:
                 return []
             if jobs or self.endpoint.now >= until:
                 return jobs
-            await self.endpoint.bell.wait(until - self.endpoint.now)
+            await self.endpoint.changed.wait(until - self.endpoint.now)
         return []
 
     async def stop_signals(self, request: web.Request) -> web.Response:
@@ -86,7 +86,7 @@ class WorkerApi:
             idle = not self.endpoint.in_hand(worker)
             if self.endpoint.now >= until or (idle and not self.fleet.accepts_jobs(worker)):
                 return _nothing()
-            await self.endpoint.bell.wait(until - self.endpoint.now)
+            await self.endpoint.changed.wait(until - self.endpoint.now)
         return _json({"jobsToStop": stops})
 
     async def done(self, request: web.Request) -> web.Response:

@@ -21,11 +21,11 @@ from local.platform.server import PlatformOptions
 from local.ports import free_ports
 from local.registering import register_characters
 from local.soak import audit
-from local.soak.customers import Customers
-from local.soak.gauges import Gauges
+from local.soak.fault_injector import FaultInjector, Target
 from local.soak.jobs import CHARACTERS, LORA, PHOTOS, TIMEOUT_S
+from local.soak.load_generator import LoadGenerator
 from local.soak.receiver import WebhookReceiver
-from local.soak.troubles import Troubles, Workshop
+from local.soak.resource_monitor import ResourceMonitor
 from local.stack import ROOT, Stack
 from worker.storage import ObjectStore
 
@@ -61,29 +61,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     report = soak(Plan(given.seconds, given.workers, given.seed, given.logs))
     wrong = [name for name in MUST_BE_EMPTY if report[name]]
-    if not report["gauges"]["flat"]:
-        wrong.append("gauges")
+    if not report["resources"]["flat"]:
+        wrong.append("resources")
     print(json.dumps(report | {"wrong": wrong}, indent=2))
     return 1 if wrong else 0
 
 
 def soak(plan: Plan) -> dict[str, Any]:
-    """The whole of it: stack, workers, customers, troubles; then the audit."""
+    """The whole of it: stack, workers, customers, injector; then the audit."""
     with Stack() as stack, FaultProxy(stack.s3.endpoint_url) as proxy:
         fill(stack)
         ports = free_ports(plan.workers)
-        workshops = [
-            Workshop(f"local-{number}", port, stack.folder / f"trainer-faults-{number}")
+        targets = [
+            Target(f"local-{number}", port, stack.folder / f"trainer-faults-{number}")
             for number, port in enumerate(ports, start=1)
         ]
-        options = platform_options(plan, stack, proxy, workshops)
+        options = platform_options(plan, stack, proxy, targets)
         with WebhookReceiver() as receiver:
             with running(options) as platform:
                 wait_ready(platform, plan.workers)
-                customers = Customers(platform.client, receiver.url, plan.seed)
-                troubles = Troubles(platform, workshops, proxy, plan.seed)
-                facts = live_through(plan.seconds, platform, customers, troubles)
-            return audited(stack, plan.workers, customers, receiver) | facts
+                load = LoadGenerator(platform.client, receiver.url, plan.seed)
+                injector = FaultInjector(platform, targets, proxy, plan.seed)
+                facts = live_through(plan.seconds, platform, load, injector)
+            return audited(stack, plan.workers, load, receiver) | facts
 
 
 def fill(stack: Stack) -> None:
@@ -109,21 +109,21 @@ def photo(number: int) -> bytes:
 
 
 def platform_options(
-    plan: Plan, stack: Stack, proxy: FaultProxy, workshops: Sequence[Workshop]
+    plan: Plan, stack: Stack, proxy: FaultProxy, targets: Sequence[Target]
 ) -> PlatformOptions:
     """Workers that serve every task, each with a folder, a ComfyUI and a trainer of its own."""
     logs = plan.logs or stack.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
 
     def environment(number: int) -> Mapping[str, str]:
-        workshop = workshops[number - 1]
+        target = targets[number - 1]
         return stack.environment(
             WORK_DIR=str(worker_folder(stack, number)),
             S3_ENDPOINT_URL=proxy.url,
             LORA_CACHE_BYTES=str(CACHE_BYTES),
             JOB_TIMEOUT_S=str(TIMEOUT_S),
-            COMFYUI_PORT=str(workshop.comfyui_port),
-            KOHYA_FAULTS=str(workshop.trainer_faults),
+            COMFYUI_PORT=str(target.comfyui_port),
+            KOHYA_FAULTS=str(target.trainer_faults),
             RUNPOD_LOG_LEVEL="WARN",
         )
 
@@ -147,23 +147,23 @@ def wait_ready(platform: RunningPlatform, workers: int) -> None:
 
 
 def live_through(
-    seconds: float, platform: RunningPlatform, customers: Customers, troubles: Troubles
+    seconds: float, platform: RunningPlatform, load: LoadGenerator, injector: FaultInjector
 ) -> dict[str, Any]:
     """The soak itself; answers what is known only while the platform runs."""
-    veteran = platform.worker_ids[-1]
-    gauges = Gauges(lambda: platform.pid(veteran))
-    gauges.begin()
-    customers.open()
-    troubles.begin()
+    lasting = platform.worker_ids[-1]
+    monitor = ResourceMonitor(lambda: platform.pid(lasting))
+    monitor.begin()
+    load.open()
+    injector.begin()
     time.sleep(seconds)
-    troubles.end()
-    customers.close()
-    gauges.end()
+    injector.end()
+    load.close()
+    monitor.end()
     metrics = platform.client.get("metrics")
     return {
         "seconds": seconds,
-        "troubles": dict(troubles.caused),
-        "gauges": gauges.report(),
+        "faults": dict(injector.caused),
+        "resources": monitor.report(),
         "platform": {name: metrics[name] for name in ("jobs", "retries", "ignored_results")},
         "worker_exits": {name: pod["exits"] for name, pod in metrics["pods"].items()},
         "left_behind": [name for pod in metrics["pods"].values() for name in pod["left_behind"]],
@@ -171,10 +171,10 @@ def live_through(
 
 
 def audited(
-    stack: Stack, workers: int, customers: Customers, receiver: WebhookReceiver
+    stack: Stack, workers: int, load: LoadGenerator, receiver: WebhookReceiver
 ) -> dict[str, Any]:
     """The books: what is wrong, in words; nothing, if all is well."""
-    orders = customers.orders
+    orders = load.orders
     with ObjectStore(stack.s3.options()) as store:
         broken = list(audit.broken_objects(orders, store))
     folders = [worker_folder(stack, number) for number in range(1, workers + 1)]
@@ -186,7 +186,7 @@ def audited(
         "broken_objects": broken,
         "left_files": audit.left_files(folders),
         "left_processes": audit.left_processes(stack.folder),
-        "complaints": customers.complaints,
+        "complaints": load.complaints,
     }
 
 

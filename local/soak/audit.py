@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from local.platform.client import FINAL
-from local.soak.customers import Order
+from local.soak.load_generator import Order
 from lora_registry.store import StoreError
 from worker.storage import ObjectStore
 

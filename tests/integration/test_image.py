@@ -4,14 +4,17 @@ import base64
 import dataclasses
 import hashlib
 import json
+import re
 import threading
 import time
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from local.lora_file import write_demo_lora
-from lora_registry.inspection import inspect
+from lora_registry.tensorfile import read_header
 from lora_registry.versions import NewVersion
 from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, png
 from worker.availability import Availability
@@ -41,7 +44,7 @@ def test_a_picture_without_a_character(harness: WorkerHarness) -> None:
     assert hashlib.sha256(body).hexdigest() == output["sha256"]
     assert len(body) == output["bytes"]
     assert output["key"].startswith("base/outputs/")
-    assert output["key"].endswith("/plain/0.png")
+    assert re.search(r"/plain/[0-9a-f]{8}/0\.png$", output["key"])
     image = picture(output["url"])
     assert (image.width, image.height) == (256, 256) == (output["width"], output["height"])
     graph = graph_of(image)
@@ -135,11 +138,46 @@ def test_a_job_without_a_seed_draws_one_that_a_retry_draws_again(harness: Worker
     again = harness.run(SMALL, job_id="job-1")
     other = harness.run(SMALL, job_id="job-2")
     assert one["seed"] == again["seed"] != other["seed"]
-    assert one["outputs"][0]["key"] == again["outputs"][0]["key"]
-    assert harness.keys(one["outputs"][0]["key"].rsplit("/", 1)[0] + "/") == [
-        one["outputs"][0]["key"],
-        one["manifest"]["key"],
-    ]
+
+
+def test_a_late_copy_of_a_job_takes_back_nothing_of_the_first(harness: WorkerHarness) -> None:
+    """RunPod delivers at least once: both runs have the same id, the second is cancelled late."""
+    first = harness.run(SMALL, job_id="copied")
+    cancel = CancelToken()
+
+    class CancelledAtTheEnd:
+        """The store; once the outputs are on their way the job is cancelled."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "presign":
+                return self.presign
+            return getattr(store, name)
+
+        def presign(self, key: str, *args: Any, **options: Any) -> Any:
+            if key.endswith("manifest.json"):
+                while not stored:
+                    time.sleep(0.01)
+                stored[0].wait(10)
+                cancel.cancel()
+            return store.presign(key, *args, **options)
+
+        def upload(self, *args: Any, **options: Any) -> Any:
+            stored.append(threading.Event())
+            info = store.upload(*args, **options)
+            stored[-1].set()
+            return info
+
+    stored: list[threading.Event] = []
+    store, resources = harness.resources.store, harness.worker.resources
+    harness.worker.resources = dataclasses.replace(resources, store=CancelledAtTheEnd())  # type: ignore[arg-type] # the store and a cancel
+    try:
+        second = harness.run(SMALL, job_id="copied", cancel=cancel)
+    finally:
+        harness.worker.resources = resources
+    assert second["code"] == "cancelled"
+    keys = {output["key"] for output in first["outputs"]} | {first["manifest"]["key"]}
+    assert keys == {key for key in harness.keys("base/outputs/") if "/copied/" in key}
+    assert fetched(first["outputs"][0]["url"])
 
 
 def test_the_manifest_has_all_it_takes_to_make_the_picture_again(harness: WorkerHarness) -> None:
@@ -286,7 +324,7 @@ def test_a_character_of_another_base_model_is_refused_not_rendered_wrong(
 ) -> None:
     path = harness.folder / "old.safetensors"
     write_demo_lora(path, rank=1, seed=70)
-    new = NewVersion("old", "old", path, inspect(path), "ooo", base_model="sd15")
+    new = NewVersion("old", "old", path, "sd15", "kohya", 1, "ooo")
     harness.resources.registry.add_version(new)
     before = harness.prompts_run()
     refused = harness.run(SMALL | {"character_id": "old"})
@@ -333,7 +371,13 @@ def test_health_names_what_runs_here(harness: WorkerHarness) -> None:
     assert health["ok"]
     assert health["versions"]["comfyui"] == "0.33.0"
     assert health["workflows"]["sdxl"]["ok"]
+    assert "image" not in health["cannot"]
     assert health["storage"]["ok"]
+    assert health["families"]["sdxl"]["ok"]
+    assert health["families"]["sdxl"]["workflows"]
+    assert health["families"]["qwen_image"]["lacks"] == [
+        "no workflow of this worker takes its LoRAs"
+    ]
     assert health["comfyui"]["gpu"]
 
 
@@ -342,3 +386,51 @@ def test_every_workflow_can_warm_up_and_leaves_nothing(harness: WorkerHarness, n
     before = harness.prompts_run()
     warm_up(harness.resources, name)
     assert harness.prompts_run() == before + 1
+
+
+def test_a_lora_of_a_family_without_a_workflow_registers_with_a_warning(
+    harness: WorkerHarness,
+) -> None:
+    path = harness.folder / "qwen.safetensors"
+    name = "diffusion_model.transformer_blocks.40.attn.to_k"
+    parts = {"lora_A": (4, 3072), "lora_B": (3072, 4)}
+    save_file({f"{name}.{p}.weight": np.ones(s, np.float16) for p, s in parts.items()}, path)
+    harness.put("inputs/qwen.safetensors", path.read_bytes())
+    job = {
+        "task": "characters",
+        "action": "register",
+        "character_id": "qwen",
+        "source": {"key": "inputs/qwen.safetensors"},
+    }
+    refused = harness.run(job | {"base_model": "sdxl"})
+    assert (refused["code"], refused["details"]["recognised"]) == ("invalid_input", ["qwen_image"])
+    answer = harness.run(job | {"base_model": "qwen_image"})
+    assert answer["character"]["base_model"] == "qwen_image"
+    assert len(answer["warnings"]) == 1
+    assert "No workflow of this worker runs on qwen_image" in answer["warnings"][0]
+    used = harness.run(SMALL | {"character_id": "qwen"})
+    assert "was trained on qwen_image" in used["error"]
+
+
+@pytest.mark.parametrize("lost", [0.1, 1.0])
+def test_a_lora_that_the_checkpoint_does_not_take_is_said_or_refused(
+    harness: WorkerHarness, lost: float
+) -> None:
+    name = f"lost{round(lost * 10)}"
+    harness.register(name, seed=round(90 + lost * 10))
+    assert "warnings" not in harness.run(SMALL | {"character_id": name})
+    sha256 = harness.resources.registry.get(name).active.sha256  # type: ignore[union-attr]  # just registered
+    path = next(harness.worker.settings.loras_folder.glob(f"{sha256}*.safetensors"))
+    log, digest = harness.resources.engine.lora_log, harness.resources.workflows["sdxl"].digest
+    keys = sorted(read_header(path).tensors)
+    for key in keys[: round(lost * len(keys))]:  # as ComfyUI prints it
+        log.take(f"lora key not loaded: {key}")
+    log.of_prompt(60, (path.name, digest))
+    result = harness.run(SMALL | {"character_id": name})
+    if lost < 1:
+        assert "of the 722 modules" in result["warnings"][0]
+        return
+    assert (result["code"], result["field"]) == ("invalid_input", "character_id")
+    assert f"takes none of the 722 modules of '{name}'" in result["error"]
+    day = f"characters/{name}/outputs/"
+    assert len([key for key in harness.keys(day) if key.endswith(".png")]) == 1  # the first job's

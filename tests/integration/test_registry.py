@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from local.careless_s3 import CarelessS3Server
 from local.faults import Fault, FaultProxy, Rule
 from local.s3 import S3Server
-from lora_registry.conditions import Conditions, Verdict, probe
+from local.unconditional_s3 import UnconditionalS3Server
+from lora_registry.conditions import Conditions, ConditionSupport, probe
 from lora_registry.errors import CharacterNotFound, RegistryError
 from lora_registry.listing import Order
 from lora_registry.migration import export_characters, import_characters
@@ -30,8 +30,8 @@ def lora(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def careless() -> Iterator[ObjectStore]:
-    with CarelessS3Server() as server, ObjectStore(server.options()) as opened:
+def unconditional() -> Iterator[ObjectStore]:
+    with UnconditionalS3Server() as server, ObjectStore(server.options()) as opened:
         yield opened
 
 
@@ -57,11 +57,11 @@ def problems(store: ObjectStore) -> list[str]:
 
 
 def test_the_real_server_enforces_conditions(store: ObjectStore) -> None:
-    assert probe(store)[0] is Verdict.ENFORCED
+    assert probe(store)[0] is ConditionSupport.ENFORCED
 
 
-def test_the_careless_server_does_not(careless: ObjectStore) -> None:
-    assert probe(careless)[0] is Verdict.IGNORED
+def test_the_careless_server_does_not(unconditional: ObjectStore) -> None:
+    assert probe(unconditional)[0] is ConditionSupport.IGNORED
 
 
 def test_the_life_of_a_character(store: ObjectStore, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_pages_of_the_real_server_are_everything_once(
     cursor = None
     for _ in NAMES:
         page = registry.list(order=order, limit=1, cursor=cursor)
-        found += [head.character_id for head in page.characters]
+        found += [record.character_id for record in page.characters]
         cursor = page.cursor
     assert cursor is None
     assert sorted(found) == sorted(NAMES)
@@ -102,13 +102,13 @@ def test_pages_of_the_real_server_are_everything_once(
 
 
 def test_out_of_one_bucket_into_another_and_swept(
-    store: ObjectStore, careless: ObjectStore, lora: Path, tmp_path: Path
+    store: ObjectStore, unconditional: ObjectStore, lora: Path, tmp_path: Path
 ) -> None:
     registry = Registry(store)
     registry.add_version(new_version(lora))
     list(export_characters(store, tmp_path / "archive", ["mira"]))
-    list(import_characters(careless, tmp_path / "archive"))
-    assert Registry(careless).resolve("mira") == registry.resolve("mira")
+    list(import_characters(unconditional, tmp_path / "archive"))
+    assert Registry(unconditional).resolve("mira") == registry.resolve("mira")
     registry.delete("mira")
     removed = list(Sweep(store, dry_run=False, clock=lambda: 4e9).run())
     assert len(removed) == 4
@@ -147,8 +147,8 @@ def test_a_lost_reply_to_a_write_counts_once(
     added = Registry(proxied, replay=Replay(first_pause_s=0.01)).add_version(new_version(lora))
     assert rule.hits >= 1
     proxy.clear()
-    head = Registry(proxied).get("mira")
-    assert (head.revision, head.active) == (1, added.active)
+    record = Registry(proxied).get("mira")
+    assert (record.revision, record.active) == (1, added.active)
     assert [version.id for version in Registry(proxied).versions("mira")] == [added.id]
     assert not problems(proxied)
 
@@ -160,9 +160,9 @@ def test_a_lost_reply_to_an_activation_counts_once(
     first = registry.add_version(new_version(lora))
     registry.add_version(new_version(lora, job_id="job-2"))
     proxy.add(Rule("lose_reply", method="PUT", path="character.json", times=3))
-    head = registry.activate("mira", first.id)
-    assert (head.revision, head.active) == (3, first.active)
-    assert len(head.previous) == 2
+    record = registry.activate("mira", first.id)
+    assert (record.revision, record.active) == (3, first.active)
+    assert len(record.previous) == 2
 
 
 READS: dict[str, Callable[[Registry], object]] = {

@@ -13,7 +13,7 @@ SMALL = Plan(writers=6, processes=2, killed=2, characters=2, versions=2, life_ms
 @pytest.mark.process
 @pytest.mark.parametrize("kind", STORES)
 def test_nothing_acknowledged_is_lost(kind: str, s3: S3Server, tmp_path: Path) -> None:
-    if kind == "careless":
+    if kind == "unconditional":
         with serving(kind) as options:
             result = chaos(options, SMALL)
     else:

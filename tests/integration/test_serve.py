@@ -19,11 +19,14 @@ pytestmark = pytest.mark.process
 
 
 def test_serve_answers_a_job_and_ends_at_sigterm_with_all_it_started(tmp_path: Path) -> None:
-    port = free_ports(1)[0]
+    port, page_port = free_ports(2)
     log = tmp_path / "serve.log"
     with log.open("wb") as output:
         serve = subprocess.Popen(
-            [sys.executable, "-m", "local", "serve", "--port", str(port)],
+            [
+                *(sys.executable, "-m", "local", "serve"),
+                *("--port", str(port), "--page-port", str(page_port)),
+            ],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(tmp_path)},
             stdout=output,
@@ -38,6 +41,8 @@ def test_serve_answers_a_job_and_ends_at_sigterm_with_all_it_started(tmp_path: P
         for each in answer["output"]["outputs"]:
             assert requests.get(each["url"], timeout=10).ok
         assert "curl -s" in log.read_text()
+        assert f"Page and API     http://127.0.0.1:{page_port}" in log.read_text()
+        assert requests.get(f"http://127.0.0.1:{page_port}/characters/demo", timeout=10).ok
     finally:
         serve.send_signal(signal.SIGTERM)
         assert serve.wait(40) == 0

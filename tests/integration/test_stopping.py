@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKER = """
 import asyncio, contextlib
 import runpod
-from worker.stopping import PromptEnd
+from worker.stopping import ShutdownHook
 
-end = PromptEnd()
+end = ShutdownHook()
 
 def concurrency(_current):
     end.install()

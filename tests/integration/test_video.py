@@ -147,7 +147,7 @@ def test_a_second_oom_names_what_to_lower(harness: WorkerHarness) -> None:
 
 @pytest.mark.parametrize("fault", ["empty_output", "truncate_output"])
 def test_a_file_that_does_not_open_is_no_success(harness: WorkerHarness, fault: str) -> None:
-    harness.faults(**{fault: True, "times": 1})
+    harness.faults(**{fault: True, "times": 2})
     result = harness.run(SMALL | {"image": source()}, job_id=f"broken-{fault}")
     assert result["code"] == "execution_failed"
     assert [key for key in harness.keys("base/outputs/") if f"/broken-{fault}/" in key] == []

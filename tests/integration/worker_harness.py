@@ -19,7 +19,6 @@ from errors import RETRYABLE, ErrorCode
 from local.lora_file import write_demo_lora
 from local.s3 import S3Server
 from local.stack import CHECKPOINTS, ROOT, STAND_IN
-from lora_registry.inspection import inspect
 from lora_registry.versions import NewVersion
 from worker.cancel import CancelToken
 from worker.service import Worker
@@ -113,7 +112,9 @@ class WorkerHarness:
             character_id=character_id,
             job_id=f"register-{character_id}-{seed}",
             weights=path,
-            facts=inspect(path),
+            base_model="sdxl",
+            format="kohya",
+            rank=1,
             trigger=trigger,
         )
         return self.resources.registry.add_version(new).id

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import families.errors
 import lora_registry.errors
 import lora_registry.store
 import worker.errors
@@ -22,7 +23,10 @@ def documented() -> Iterator[tuple[str, str]]:
             yield code, again.strip()
 
 
-PACKAGES = (worker.errors, workflows.errors, lora_registry.errors, lora_registry.store)
+PACKAGES = (
+    *(worker.errors, workflows.errors, families.errors),
+    *(lora_registry.errors, lora_registry.store),
+)
 
 
 def leaves(kind: type[CodedError]) -> Iterator[type[CodedError]]:

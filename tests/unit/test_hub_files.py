@@ -36,7 +36,8 @@ def test_hub_offers_every_setting_but_those_of_the_image() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
     of_the_image = {name for name in missing if name in dockerfile or name.startswith("RUNPOD_")}
     assert missing - of_the_image == {
-        *("WORKFLOWS_DIR", "WORK_DIR", "LORA_CACHE_DIR", "MODELS_DIR", "KOHYA_PYTHON"),
+        *("WORKFLOWS_DIR", "FAMILIES_DIR", "WORK_DIR", "LORA_CACHE_DIR", "MODELS_DIR"),
+        "KOHYA_PYTHON",
         *("COMFYUI_PYTHON", "COMFYUI_URL", "COMFYUI_START_TIMEOUT_S"),
     }
 
@@ -47,7 +48,8 @@ def test_hub_says_what_the_settings_say(key: str) -> None:
     assert entry["description"] == field.description
     assert entry["default"] == default_of(field)
     assert entry.get("required", False) == field.is_required()
-    assert entry["type"] == ("number" if isinstance(default_of(field), int | float) else "string")
+    number = {int, float} & {field.annotation, *get_args(field.annotation)}
+    assert entry["type"] == ("number" if number else "string")
 
 
 @pytest.mark.parametrize("key", list(ENTRIES))
@@ -76,10 +78,9 @@ def test_hub_tests_start_a_worker() -> None:
 
 def test_cuda_versions_are_those_of_the_images_torch() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
-    assert "/whl/cu128" in dockerfile
+    assert "/whl/cu130" in dockerfile
     for file in (HUB, TESTS):
-        versions = file["config"]["allowedCudaVersions"]
-        assert min(float(version) for version in versions) == 12.8
+        assert file["config"]["allowedCudaVersions"] == ["13.0"]
 
 
 def test_root_has_what_the_hub_asks_for() -> None:

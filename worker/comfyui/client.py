@@ -3,18 +3,20 @@
 import errno
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from worker.cancel import CancelToken
+from worker.comfyui.engine import Engine
 from worker.comfyui.http import ComfyUIHTTP, PromptRefused
 from worker.comfyui.outputs import OutputFile, OutputFolder
-from worker.comfyui.prompt import Limits, PromptRun
+from worker.comfyui.prompt import Hang, Limits, PromptRun
 from worker.comfyui.record import Execution, Graph, Listeners, PromptRecord, Step
 from worker.comfyui.refusals import refusal
-from worker.errors import DiskFull, InvalidInput
+from worker.errors import DiskFull, EngineCrashed, InvalidInput
 
 __all__ = ["ComfyUIClient", "Execution", "OutputFile", "Step"]
 
@@ -22,32 +24,28 @@ __all__ = ["ComfyUIClient", "Execution", "OutputFile", "Step"]
 class ComfyUIClient:
     """One ComfyUI server; may be used from any thread, one prompt per thread.
 
+    Whoever runs a graph has nothing to remember: `run` starts on a ComfyUI that is ready, and one
+    that died or hangs is replaced before the next graph, whether that is a job's, a preview's, the
+    warm-up's or the trainer's.
+
     Args:
-        base_url: `http://host:port`.
-        output_directory: where its outputs lie on our disk; None when it is another machine's.
-        input_directory: where it looks for inputs; None likewise.
-        alive: whether its process is there.
+        engine: the server; where its folders are on our disk, files are used in place.
         queue_timeout_s: how long a prompt may wait in its queue.
         stop_timeout_s: how long an interrupt may take before the server counts as hung.
     """
 
     def __init__(
-        self,
-        base_url: str,
-        *,
-        output_directory: Path | None,
-        input_directory: Path | None,
-        alive: Callable[[], bool],
-        queue_timeout_s: float = 3600.0,
-        stop_timeout_s: float = 5.0,
+        self, engine: Engine, *, queue_timeout_s: float = 3600.0, stop_timeout_s: float = 5.0
     ) -> None:
-        self._base_url = base_url
-        self._http = ComfyUIHTTP(base_url)
-        self._outputs = OutputFolder(output_directory) if output_directory else None
-        self._inputs = input_directory
-        self._alive = alive
+        self._engine = engine
+        self._http = ComfyUIHTTP(engine.url)
+        outputs = engine.output_directory
+        self._outputs = OutputFolder(outputs) if outputs else None
+        self._inputs = engine.input_directory
         self._queue_timeout_s = queue_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._lock = threading.Lock()
+        self._prompts = 0  # of ours that the server has, or is about to have
 
     def close(self) -> None:
         """Close the connections; prompts go on."""
@@ -74,7 +72,7 @@ class ComfyUIClient:
         Args:
             graph: nodes by id, as ComfyUI's "Export (API)" writes them.
             timeout_s: counts from the prompt's own start, not from its submission.
-            cancel: ends the wait and the prompt within 0.25 s, between two steps.
+            cancel: noticed within 0.2 s; ends the wait, and the prompt between two steps.
             on_step: told when a node begins and after each sampling step.
             on_files: told once per node, as soon as its files are whole.
             on_start: told when the prompt leaves the queue.
@@ -82,19 +80,44 @@ class ComfyUIClient:
         Raises:
             WorkflowRejected, ModelMissing: ComfyUI refuses the graph.
             ExecutionFailed, OutOfMemory, DiskFull: a node failed.
-            EngineUnavailable: ComfyUI could not be asked; nothing was queued.
-            EngineCrashed: it ended, or was restarted, while it had the prompt.
-            Cancelled, TimedOut: the prompt was stopped; `details["hung"]` when it could not be,
-                and only a restart of ComfyUI frees the GPU.
+            EngineUnavailable: ComfyUI is not ready, or could not be asked; nothing was queued.
+            EngineCrashed: it ended, hung, or was restarted, while it had the prompt.
+            Cancelled, TimedOut: the prompt was stopped.
         """
         cancel.check()
+        self._engine.ensure_ready(cancel)
         record = PromptRecord(graph, Listeners(on_step, on_files, on_start))
         limits = Limits(timeout_s, self._queue_timeout_s, self._stop_timeout_s)
-        with PromptRun(
-            self._http, self._base_url, record, limits=limits, cancel=cancel, alive=self._alive
-        ) as run:
-            self._submit(run, graph)
-            return run.finish()
+        run = PromptRun(
+            *(self._http, self._engine, record),
+            limits=limits,
+            cancel=cancel,
+            busy=lambda: self._prompts > 0,
+        )
+        with ExitStack() as counted:
+            try:
+                with run:
+                    counted.enter_context(self._counted())
+                    self._submit(run, graph)
+                    return run.finish()
+            except Hang as hang:
+                # The one place that handles it: the next `run` waits for the ComfyUI begun here.
+                self._engine.replace(hang.generation)
+                raise hang.outcome from hang
+            except EngineCrashed:
+                if not self._engine.alive:
+                    self._engine.replace(self._engine.generation)
+                raise
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._prompts += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._prompts -= 1
 
     def _submit(self, run: PromptRun, graph: Graph) -> None:
         try:
@@ -103,7 +126,6 @@ class ComfyUIClient:
             raise refusal(refused.body, graph, self._choices) from refused
         if node_errors:
             # Accepted without the outputs that are at fault: all of them, or none.
-            run.withdraw()
             raise refusal({"node_errors": node_errors}, graph, self._choices)
 
     def system_stats(self) -> Mapping[str, Any]:
@@ -113,10 +135,6 @@ class ComfyUIClient:
     def object_info(self, class_name: str) -> Mapping[str, Any]:
         """`{class_name: specification}`; empty when the server has no such node type."""
         return self._http.object_info(class_name)
-
-    def interrupt(self, prompt_id: str) -> None:
-        """Ask for the end of a running prompt; it ends between two nodes or steps."""
-        self._http.interrupt(prompt_id)
 
     def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
         """Have the models unloaded and the caches given up, before the next prompt runs."""
@@ -167,11 +185,6 @@ class ComfyUIClient:
             with self._http.view(file) as pieces, _disk_full_is_ours(), path.open("wb") as copy:
                 copy.writelines(pieces)
             yield path
-
-    def delete_output(self, file: OutputFile) -> None:
-        """Remove a file where the folder is ours; never fails."""
-        if self._outputs is not None and file.folder_type == "output":
-            self._outputs.delete(file)
 
     def delete_folder(self, subfolder: str) -> None:
         """Remove a folder of outputs with all in it, where it is ours; never fails.

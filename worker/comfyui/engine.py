@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from worker.cancel import CancelToken, Deadline
 from worker.comfyui.http import ComfyUIHTTP
+from worker.comfyui.lora_log import LoraLog
 from worker.errors import EngineUnavailable
 
 _POLL_S = 0.1
@@ -33,8 +34,16 @@ class Engine(Protocol):
         """Whether its process is there; cheap, and says nothing about readiness."""
 
     @property
+    def ready(self) -> bool:
+        """Whether it has answered in this life, lives, and nobody found it unusable since."""
+
+    @property
     def generation(self) -> int:
         """Counts its starts: what was queued in an earlier one is lost."""
+
+    @property
+    def lora_log(self) -> LoraLog:
+        """What its console says of LoRAs that were not applied; empty where we cannot read it."""
 
     def start(self) -> None:
         """Begin to start it; returns at once."""
@@ -43,7 +52,14 @@ class Engine(Protocol):
         """Ready or raised (`EngineUnavailable`); returns at once when it is ready already."""
 
     def ensure_ready(self, cancel: CancelToken | None = None) -> None:
-        """As `wait_ready`, but an engine that is dead, or dies starting, is started again."""
+        """As `wait_ready`, but one that is dead, dies starting or hangs is started again."""
+
+    def replace(self, generation: int) -> None:
+        """Begin to end a life that is of no use, and to start another; returns at once.
+
+        `ready` is False from now on, and `ensure_ready` waits for the new life. A generation that
+        has been replaced already is left alone.
+        """
 
     def restart(self, generation: int | None = None, cancel: CancelToken | None = None) -> None:
         """End it, start it again and wait until it is ready.
@@ -80,6 +96,7 @@ class ExternalComfyUI:
         self.url = url.rstrip("/")
         self._start_timeout_s = start_timeout_s
         self._ready = False
+        self.lora_log = LoraLog()
 
     @property
     def alive(self) -> bool:
@@ -89,13 +106,18 @@ class ExternalComfyUI:
     def start(self) -> None:
         """Nothing to do: it runs, or it does not."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether it has answered and still listens."""
+        return self._ready and self.alive
+
     def wait_ready(self, cancel: CancelToken | None = None) -> None:
         """Wait until it answers.
 
         Raises:
             EngineUnavailable: it does not, or what answers is not ComfyUI.
         """
-        if self._ready and self.alive:
+        if self.ready:
             return
         self._ready = False
         token = cancel or CancelToken()
@@ -111,6 +133,10 @@ class ExternalComfyUI:
     def ensure_ready(self, cancel: CancelToken | None = None) -> None:
         """The same as `wait_ready`: it is not ours to start."""
         self.wait_ready(cancel)
+
+    def replace(self, generation: int) -> None:  # noqa: ARG002 - Engine's signature
+        """Have the next `ensure_ready` wait until it answers: it is not ours to restart."""
+        self._ready = False
 
     def restart(
         self,

@@ -24,6 +24,10 @@ class EngineUnreachable(EngineUnavailable):
     """Nobody listens at ComfyUI's address, or the connection broke before an answer."""
 
 
+class EngineSilent(EngineUnavailable):
+    """ComfyUI does not answer in time: it hangs, or is busy as it loads a model."""
+
+
 class PromptRefused(Exception):
     """The body of a 400 answer to `POST /prompt`; only for this package."""
 
@@ -164,7 +168,7 @@ class ComfyUIHTTP:
                 method, self._base_url + path, allow_redirects=False, **options
             )
         except requests.Timeout as error:
-            raise EngineUnavailable("ComfyUI does not answer in time.") from error
+            raise EngineSilent("ComfyUI does not answer in time.") from error
         except requests.ConnectionError as error:
             raise EngineUnreachable("ComfyUI cannot be reached.") from error
         except requests.RequestException as error:

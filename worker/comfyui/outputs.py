@@ -1,6 +1,5 @@
 """Files that nodes report, and the folder where they lie."""
 
-import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,11 +70,6 @@ class OutputFolder:
         if not path.is_relative_to(self._folder) or not path.is_file():
             raise missing_output(file)
         return path
-
-    def delete(self, file: OutputFile) -> None:
-        """Remove the file; its folder stays, a node may be about to write into it."""
-        with contextlib.suppress(ExecutionFailed, OSError):
-            self.path(file).unlink()
 
     def delete_folder(self, subfolder: str) -> None:
         """Remove a folder below this one, with all in it."""

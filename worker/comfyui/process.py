@@ -1,6 +1,7 @@
 """ComfyUI as a supervised child process: started, watched, restarted, ended."""
 
 import logging
+import re
 import secrets
 import socket
 import threading
@@ -14,6 +15,7 @@ from worker.child import ChildNotStopped, ChildProcess, ChildStartFailed, LineSp
 from worker.comfyui.console import OutputLog
 from worker.comfyui.engine import listens
 from worker.comfyui.http import ComfyUIHTTP
+from worker.comfyui.lora_log import LoraLog
 from worker.comfyui.options import ComfyUIOptions
 from worker.comfyui.wording import plain
 from worker.errors import EngineUnavailable
@@ -27,6 +29,7 @@ _LAST_LINES = 12
 _LAST_WORDS_S = 5.0  # its output is read to the end within this
 _STARTS = 3  # tries of `ensure_ready`
 _MAX_BACKOFF_S = 30.0
+_REASON = re.compile(r"^[\w.]*(Error|Exception|Interrupt)\b.*\S|\berror: \S")
 
 
 class WrongEngine(EngineUnavailable):
@@ -51,9 +54,11 @@ class ComfyUIProcess:
         self._child: ChildProcess | None = None
         self._generation = 0
         self._ready_generation = 0
+        self._unusable_generation = 0
         self._started_at = 0.0
         self._failed_starts = 0
         self._stopping = threading.Event()
+        self.lora_log = LoraLog()
 
     @property
     def url(self) -> str:
@@ -74,6 +79,12 @@ class ComfyUIProcess:
     def alive(self) -> bool:
         """Whether the process is there; it may not be ready yet."""
         return self._child is not None and self._child.alive
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has answered in this life, lives, and nobody found it unusable since."""
+        current = self._generation
+        return self.alive and self._unusable_generation != current == self._ready_generation
 
     @property
     def generation(self) -> int:
@@ -114,20 +125,38 @@ class ComfyUIProcess:
             http.close()
 
     def ensure_ready(self, cancel: CancelToken | None = None) -> None:
-        """Wait until it is ready; start it again when it is dead, or dies while starting.
+        """Wait until it is ready; start it again when it is dead, dies while starting, or hangs.
 
         Raises:
             EngineUnavailable: three starts in a row failed, or `stop` was called.
         """
+        if self.ready:
+            return None
         for _ in range(_STARTS - 1):
             seen = self._generation
             try:
+                if self._unusable_generation == seen:
+                    self._renew(seen, cancel)
                 return self.wait_ready(cancel)
             except EngineUnavailable:
                 if self.alive or self._stopping.is_set():
                     raise
                 self._renew(seen, cancel)
         return self.wait_ready(cancel)
+
+    def replace(self, generation: int) -> None:
+        """Begin to kill a life that is of no use, and to start another; returns at once."""
+        if generation != self._generation or self._stopping.is_set():
+            return
+        self._unusable_generation = generation
+
+        def renew() -> None:
+            try:
+                self._renew(generation, None)
+            except EngineUnavailable as error:  # whoever needs it next tries again, and is told
+                log.warning("ComfyUI was not replaced", extra={"reason": str(error)})
+
+        threading.Thread(target=renew, name="replace ComfyUI", daemon=True).start()
 
     def restart(self, generation: int | None = None, cancel: CancelToken | None = None) -> None:
         """End it, start it again after a pause that grows with failed starts, and wait for it.
@@ -198,7 +227,7 @@ class ComfyUIProcess:
             name="ComfyUI",
             cwd=options.directory,
             env=options.environment,
-            on_output=OutputLog(),
+            on_output=OutputLog(self.lora_log),
             stop_timeout_s=options.stop_timeout_s,
         )
         try:
@@ -250,8 +279,11 @@ class ComfyUIProcess:
         child = self._child
         code = None if child is None else child.returncode
         lines = LineSplitter().feed(f"{child.tail()}\n".encode()) if child is not None else []
+        sentence = f"ComfyUI {what}" + (f" with exit code {code}" if code is not None else "")
+        # Without a GPU or with an old driver this is all that tells: it must not only be in a log.
+        reason = next((line for line in reversed(lines) if _REASON.search(line)), None)
         return EngineUnavailable(
-            f"ComfyUI {what}" + (f" with exit code {code}." if code is not None else "."),
+            f"{sentence}: {plain(reason)}" if reason else f"{sentence}.",
             details={"exit_code": code, "output": [plain(line) for line in lines[-_LAST_LINES:]]},
         )
 

@@ -1,4 +1,16 @@
-"""One prompt from its submission to its end. History is truth, the socket is progress."""
+"""One prompt from its submission to its end. History is truth, the socket is progress.
+
+connected   the socket is open, nothing is queued  -> `submit`
+queued      submitted; so is one whose answer was lost  -> `Started`, cancel, `queue_timeout_s`
+running     socket, history or `/queue` said so  -> an ending, cancel, `timeout_s`
+forgotten   in neither queue nor history  -> found again, or `EngineCrashed` after 1.5 s
+silent      nobody listens at its address  -> an answer, or `Hang` after 10 s
+ended       success, failure, interruption  -> all reports are in, or history has told the rest
+withdrawn   left early, and no longer queued or run
+hung        left early, and ComfyUI does not give it up: `Hang`, only a restart helps
+
+While the socket has a gap (lost, opened again), what it did not say is asked of history.
+"""
 
 import logging
 import time
@@ -9,9 +21,10 @@ from types import TracebackType
 from typing import Self
 
 from worker.cancel import CancelToken, Deadline
+from worker.comfyui.engine import Engine
 from worker.comfyui.events import Failed, Interrupted, Started, Succeeded, parse_history
 from worker.comfyui.failures import failure
-from worker.comfyui.http import ComfyUIHTTP, EngineUnreachable, PromptRefused
+from worker.comfyui.http import ComfyUIHTTP, EngineSilent, EngineUnreachable, PromptRefused
 from worker.comfyui.record import Execution, PromptRecord
 from worker.comfyui.stream import EventStream, StreamLost
 from worker.errors import (
@@ -20,7 +33,6 @@ from worker.errors import (
     EngineUnavailable,
     ExecutionFailed,
     TimedOut,
-    WorkerError,
 )
 
 log = logging.getLogger(__name__)
@@ -32,6 +44,23 @@ _SETTLING_S = 0.02  # after the end: history follows in milliseconds, up to half
 _FORGOTTEN_S = 1.5  # in neither queue nor history for so long: it is not coming back
 _UNREACHABLE_S = 10.0
 _INTERRUPT_AGAIN_S = 0.5
+_CONNECTS = 2  # of 5 s each, before an idle server that says nothing counts as hung
+
+
+class Hang(Exception):
+    """ComfyUI holds a prompt that it neither ends nor gives up: only a restart frees the GPU.
+
+    Only for this package: `ComfyUIClient` has ComfyUI restarted and raises `outcome`.
+
+    Args:
+        outcome: what the caller is told.
+        generation: the life of ComfyUI that hangs.
+    """
+
+    def __init__(self, outcome: BaseException, generation: int) -> None:
+        super().__init__("ComfyUI hangs")
+        self.outcome = outcome
+        self.generation = generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +83,33 @@ class PromptRun:
 
     Args:
         http: the server's endpoints.
-        base_url: where its websocket is.
+        engine: the server: its address, and whether its process is there.
         record: gathers what happens, and tells it.
         limits: how long anything may take.
         cancel: looked at every 0.2 s.
-        alive: whether the server's process is there.
+        busy: whether the server has other prompts of ours: they judge its silence.
     """
 
     def __init__(
         self,
         http: ComfyUIHTTP,
-        base_url: str,
+        engine: Engine,
         record: PromptRecord,
         *,
         limits: Limits,
         cancel: CancelToken,
-        alive: Callable[[], bool],
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.prompt_id = str(uuid.uuid4())
         self._client_id = uuid.uuid4().hex
         self._http = http
-        self._stream = EventStream(base_url, self._client_id, self.prompt_id)
+        self._stream = EventStream(engine.url, self._client_id, self.prompt_id)
         self._record = record
         self._limits = limits
         self._cancel = cancel
-        self._alive = alive
+        self._engine = engine
+        self._busy = busy
+        self._generation = engine.generation
         self._deadline = Deadline(limits.queue_timeout_s)
         self._queued = False
         self._running = False
@@ -89,11 +120,27 @@ class PromptRun:
         self._unreachable_since: float | None = None
 
     def __enter__(self) -> Self:
-        try:
-            self._stream.open()
-        except StreamLost as error:
-            raise EngineUnavailable("ComfyUI cannot be reached.") from error
-        return self
+        """Connect. Nothing is queued yet, so a ComfyUI that is gone or hangs is just waited out."""
+        silent, replaced = 0, False
+        while True:
+            try:
+                self._stream.open()
+            except StreamLost as error:
+                self._check_limits()
+                # Without prompts of ours there is nothing that could keep it from answering.
+                silent += not self._busy()
+                if silent >= _CONNECTS:
+                    if replaced:
+                        raise EngineSilent("ComfyUI does not answer.") from error
+                    self._engine.replace(self._generation)
+                    replaced = True
+                if self._engine.ready:
+                    self._cancel.sleep(_TICK_S)
+                    continue
+                self._engine.ensure_ready(self._cancel)
+                self._generation, silent = self._engine.generation, 0
+            else:
+                return self
 
     def __exit__(
         self,
@@ -102,8 +149,10 @@ class PromptRun:
         traceback: TracebackType | None,
     ) -> None:
         self._stream.close()
-        if self._queued and not isinstance(exc, EngineCrashed):
-            self.withdraw()
+        gone = isinstance(exc, EngineCrashed | Hang)
+        if exc is not None and self._queued and not gone and not self._withdrawn():
+            log.warning("prompt does not stop", extra={"prompt_id": self.prompt_id})
+            raise Hang(exc, self._generation) from exc
 
     def submit(self) -> object:
         """Queue the graph; returns the `node_errors` that come with a half-accepted one.
@@ -113,6 +162,7 @@ class PromptRun:
             EngineUnavailable: no answer; the prompt is not queued.
         """
         self._record.submitted_at = time.monotonic()
+        self._generation = self._engine.generation
         self._queued = True  # as far as we know: the answer may get lost
         try:
             return self._http.submit(self._record.graph, self.prompt_id, self._client_id)
@@ -124,7 +174,7 @@ class PromptRun:
         """Wait for the end, telling the listeners on the way.
 
         Raises:
-            Cancelled, TimedOut: and the prompt is stopped; `details.hung` when it would not.
+            Cancelled, TimedOut: leaving the context then stops the prompt, or raises `Hang`.
             EngineCrashed: ComfyUI died, or was restarted and knows nothing of the prompt.
             ExecutionFailed, OutOfMemory, DiskFull: a node failed.
         """
@@ -142,9 +192,8 @@ class PromptRun:
             raise ExecutionFailed("The workflow was interrupted from outside the worker.")
         return self._record.execution(self.prompt_id)
 
-    def withdraw(self) -> bool:
+    def _withdrawn(self) -> bool:
         """Take the prompt out of ComfyUI's queue, or interrupt it; whether it is out in time."""
-        self._queued = False
         deadline = Deadline(self._limits.stop_timeout_s)
         interrupt_at = 0.0
         while not deadline.passed:
@@ -158,10 +207,9 @@ class PromptRun:
                 if self.prompt_id not in queue.running | queue.pending:
                     return True
             except EngineUnavailable:
-                if not self._alive():
+                if not self._engine.alive:
                     return True
             time.sleep(_SETTLING_S)
-        log.warning("prompt does not stop", extra={"prompt_id": self.prompt_id})
         return False
 
     @property
@@ -176,17 +224,11 @@ class PromptRun:
             self._running = True
             self._deadline = Deadline(self._limits.timeout_s)
         if self._cancel.cancelled:
-            raise self._stopped(Cancelled, "The job was cancelled.")
+            raise Cancelled("The job was cancelled.")
         if self._deadline.passed:
             what = "The workflow ran" if self._running else "The workflow waited in the queue"
             advice = "; raise timeout_s or ask for less." if self._running else "; try again later."
-            raise self._stopped(
-                TimedOut, f"{what} longer than {self._deadline.seconds:g} s{advice}"
-            )
-
-    def _stopped(self, kind: type[WorkerError], message: str) -> WorkerError:
-        hung = {} if self.withdraw() else {"hung": True}
-        return kind(message, details=hung)
+            raise TimedOut(f"{what} longer than {self._deadline.seconds:g} s{advice}")
 
     def _listen(self) -> None:
         patience_s = min(_TICK_S, max(0.0, self._look_at - time.monotonic()))
@@ -263,8 +305,9 @@ class PromptRun:
             return  # slow, while it loads a model perhaps: the deadline decides
         self._unreachable_since = self._unreachable_since or now
         if now - self._unreachable_since > _UNREACHABLE_S:
-            raise EngineCrashed("ComfyUI stopped answering while it had the job.") from error
+            crash = EngineCrashed("ComfyUI stopped answering while it had the job.")
+            raise Hang(crash, self._generation) from error
 
     def _check_alive(self) -> None:
-        if not self._alive():
+        if not self._engine.alive:
             raise EngineCrashed("ComfyUI ended while it had the job.")

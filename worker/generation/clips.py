@@ -9,7 +9,7 @@ from typing import Any, Final
 import av
 from PIL import Image, UnidentifiedImageError
 
-from worker.errors import ExecutionFailed
+from worker.errors import OutputDamaged
 from worker.generation.pictures import Finished
 
 POSTER_QUALITY: Final = 85
@@ -46,7 +46,7 @@ def finish_clip(path: Path, clip_format: str) -> tuple[Finished, Finished]:
         The clip with `width`, `height`, `fps`, `frames`, `duration_s`, and the poster (webp).
 
     Raises:
-        ExecutionFailed: the file is empty, does not open, or has no frame.
+        OutputDamaged: the file is empty, does not open, or has no frame.
     """
     with _unreadable_is_failure():
         clip = _read_webp(path) if clip_format == "webp" else _read_stream(path)
@@ -94,7 +94,7 @@ def _unreadable_is_failure() -> Iterator[None]:
     try:
         yield
     except (*broken, ZeroDivisionError, ValueError) as error:
-        raise ExecutionFailed(
+        raise OutputDamaged(
             "ComfyUI wrote a video that does not open; try the job again.",
             details={"reason": type(error).__name__},
         ) from error

@@ -1,12 +1,18 @@
-"""Outputs on their way to the bucket: each file's upload starts when its node reports it."""
+"""Outputs on their way to the bucket: each file's upload starts when its node reports it.
+
+RunPod delivers a job at least once: a worker that it took for lost may still run the same job. So
+every try writes below a key of its own, and what it takes back can be nobody else's.
+"""
 
 import contextlib
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from lora_registry.store import ObjectInfo, StoreError
 from lora_registry.tensorfile import sha256_of
@@ -18,7 +24,7 @@ from worker.results import OutputResult
 from worker.storage.content_type import content_type_for
 from workflows.template import Output
 
-Prepare = Callable[[Path, Output], Sequence[Finished]]
+FinishOutput = Callable[[Path, Output], Sequence[Finished]]
 """Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
 
 
@@ -31,23 +37,51 @@ class _Upload:
 
 
 class Delivery:
-    """The outputs of one attempt at a job.
+    """The outputs of one try at a job; left by an error, it takes back what it has stored.
+
+    Either way the try's folder in ComfyUI's output is removed.
 
     Args:
-        folder: key below which the objects go, without a trailing slash.
-        prepare: checks and measures a produced file, and says what to upload.
+        job_folder: key below which the job's objects go, without a trailing slash.
+        finish: checks and measures a produced file, and says what to upload.
     """
 
     def __init__(
-        self, resources: Resources, context: JobContext, *, folder: str, prepare: Prepare
+        self, resources: Resources, context: JobContext, job_folder: str, finish: FinishOutput
     ) -> None:
+        self.run_id = uuid.uuid4().hex
+        self.folder = f"{job_folder}/{self.run_id[:8]}"
         self._resources = resources
         self._context = context
-        self._folder = folder
-        self._prepare = prepare
+        self._finish = finish
         self._uploads: list[_Upload] = []
         self._documents: list[tuple[str, Future[ObjectInfo]]] = []
         self._delivered_nodes: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is not None:
+                self._discard()
+        finally:
+            self._resources.comfyui.delete_folder(self.run_id)
+
+    def listener(self, outputs: Sequence[Output]) -> Callable[[str, tuple[OutputFile, ...]], None]:
+        """Takes what the nodes of a graph report; files of other nodes are left alone."""
+        wanted = {output.node: output for output in outputs}
+
+        def on_files(node: str, files: tuple[OutputFile, ...]) -> None:
+            if node in wanted:
+                self.take(wanted[node], files)
+
+        return on_files
 
     def take(self, output: Output, files: Sequence[OutputFile]) -> None:
         """Start the upload of a node's files; returns at once."""
@@ -73,16 +107,16 @@ class Delivery:
             (key, self._resources.pool.submit(store, path, key, "application/json"))
         )
 
-    def results(self) -> list[OutputResult]:
-        """Wait until everything is stored, outputs in the order reported. Raises the first failure.
+    def wait(self) -> None:
+        """Wait until everything is stored; raises the first failure.
 
         Raises:
             ExecutionFailed, StoreError, Cancelled.
         """
-        outputs = [result for upload in self._uploads for result in upload.stored.result()]
+        for upload in self._uploads:
+            upload.stored.result()
         for _, document in self._documents:
             document.result()
-        return outputs
 
     def check_complete(self, outputs: Sequence[Output]) -> None:
         """All declared outputs, or none. Raises `ExecutionFailed` naming the silent nodes."""
@@ -93,7 +127,7 @@ class Delivery:
                 details={"nodes": missing},
             )
 
-    def discard(self) -> None:
+    def _discard(self) -> None:
         """Wait for what is under way and remove what arrived: a failed job leaves no object."""
         wait([upload.stored for upload in self._uploads])
         wait([document for _, document in self._documents])
@@ -120,7 +154,7 @@ class Delivery:
     def _send(
         self, path: Path, output: Output, number: int, described: Future[list[OutputResult]]
     ) -> list[OutputResult]:
-        finished = self._prepare(path, output)
+        finished = self._finish(path, output)
         try:
             results = [self._describe(output, one, number) for one in finished]
             described.set_result(results)
@@ -134,7 +168,7 @@ class Delivery:
 
     def _describe(self, output: Output, finished: Finished, number: int) -> OutputResult:
         name = str(number) if finished.kind is None else f"{number}-{finished.kind}"
-        key = f"{self._folder}/{name}{finished.path.suffix}"
+        key = f"{self.folder}/{name}{finished.path.suffix}"
         kind = finished.kind or output.kind
         return describe(self._resources, finished.path, key, kind=kind, **finished.facts)
 
@@ -142,9 +176,13 @@ class Delivery:
 def upload_file(
     resources: Resources, context: JobContext, path: Path, key: str, **facts: Any
 ) -> OutputResult:
-    """Send one local file and describe it: size and sha256 as confirmed, a URL to fetch it by."""
+    """Send one local file and describe it: size and sha256 as confirmed, a URL to fetch it by.
+
+    The key is the same for every run of a job, so a run that is ended leaves the object where it
+    is: another run may have sent it, and returned it, already.
+    """
     result = describe(resources, path, key, **facts)
-    send(resources, context, path, result)
+    send(resources, context, path, result, shared=True)
     return result
 
 
@@ -163,7 +201,14 @@ def describe(resources: Resources, path: Path, key: str, **facts: Any) -> Output
     )
 
 
-def send(resources: Resources, context: JobContext, path: Path, result: OutputResult) -> None:
+def send(
+    resources: Resources,
+    context: JobContext,
+    path: Path,
+    result: OutputResult,
+    *,
+    shared: bool = False,
+) -> None:
     """Store a described file. Raises StoreError when the store has something else than it."""
     resources.store.upload(
         path,
@@ -171,4 +216,5 @@ def send(resources: Resources, context: JobContext, path: Path, result: OutputRe
         result.content_type,
         metadata={"sha256": result.sha256, "job-id": context.job_id},
         check_cancelled=context.cancel.check,
+        shared=shared,
     )

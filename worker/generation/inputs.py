@@ -47,9 +47,9 @@ def placed(
     """
     with context.timings.phase("media"):
         body = resources.sources.read(source, field=field, check_cancelled=context.cancel.check)
-        image = media.decode(
-            body, field=field, max_pixels=resources.settings.image_max_pixels, max_side=MAX_SIDE
-        )
+        image = resources.pictures.decode(
+            body, field=field, max_side=MAX_SIDE, check_cancelled=context.cancel.check
+        ).image
         shaped = shape(image) if shape else image
         encoded = media.encode(shaped, "png")
         name = resources.comfyui.place_input(encoded, f"{context.folder.name}-{field}.png")

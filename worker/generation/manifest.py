@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
 
 from worker.contract import Generation
-from worker.generation.casting import Role
+from worker.generation.used_characters import ResolvedCharacter
 from worker.results import GenerationResult
 from workflows.template import Value
 
@@ -17,13 +18,14 @@ def manifest_of(
     result: GenerationResult,
     job: Generation,
     *,
-    roles: Sequence[Role],
+    characters: Sequence[ResolvedCharacter],
     values: Mapping[str, Value | None],
     versions: Mapping[str, str],
 ) -> bytes:
     """The manifest as JSON: input, seed, workflow digest, LoRA sha256, versions, outputs, timings.
 
-    It has no URL, since those expire, and no base64, since the input picture is the caller's.
+    It has no URL of an object of ours, since those expire, no base64, since the input picture is
+    the caller's, and of a source's URL only where it leads: its query may hold a signature.
     """
     document = result.to_json()
     del document["manifest"]
@@ -36,13 +38,13 @@ def manifest_of(
         "values": {name: value for name, value in values.items() if value is not None},
         "loras": [
             {
-                "character_id": role.version.character_id,
-                "version": role.version.version,
-                "sha256": role.version.sha256,
-                "key": role.version.key,
-                "strength": role.strength,
+                "character_id": character.version.character_id,
+                "version": character.version.version,
+                "sha256": character.version.sha256,
+                "key": character.version.key,
+                "strength": character.strength,
             }
-            for role in roles
+            for character in characters
         ],
         "versions": dict(versions),
     }
@@ -50,10 +52,17 @@ def manifest_of(
 
 
 def described_input(job: Generation) -> dict[str, Any]:
-    """The job's input as the manifest keeps it: a base64 source by its digest, not its bytes."""
+    """The job's input as the manifest keeps it.
+
+    A base64 source is kept by its digest; of a URL, neither query nor user name are kept.
+    """
     described = job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     for value in described.values():
         if isinstance(value, dict) and "base64" in value:
             digest = hashlib.sha256(value.pop("base64").encode()).hexdigest()
             value["base64_sha256"] = digest
+        if isinstance(value, dict) and "url" in value:
+            parts = urlsplit(value["url"])
+            place = parts.netloc.rpartition("@")[2]
+            value["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
     return {"task": job.model_dump()["task"], **described}

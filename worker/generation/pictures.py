@@ -6,9 +6,10 @@ from typing import Any, Final, Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from worker.errors import ExecutionFailed
+from worker import media
+from worker.errors import OutputDamaged
+from worker.media import ImageFormat
 
-ImageFormat = Literal["png", "jpeg", "webp"]
 SUFFIXES: Final[dict[ImageFormat, str]] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 DEFAULT_QUALITY: Final = 90
 _PNG_END: Final = b"IEND\xaeB`\x82"  # a PNG's last chunk: type and CRC
@@ -33,7 +34,7 @@ def finish_picture(path: Path, image_format: ImageFormat, quality: int | None) -
     encoded anew beside it.
 
     Raises:
-        ExecutionFailed: the file is empty, cut short or no picture.
+        OutputDamaged: the file is empty, cut short or no picture.
     """
     try:
         with Image.open(path) as image:
@@ -42,10 +43,10 @@ def finish_picture(path: Path, image_format: ImageFormat, quality: int | None) -
                 _check_whole(path)
                 return Finished(path, size)
             target = path.with_name(f"{path.stem}.finished{SUFFIXES[image_format]}")
-            _encode(image, target, image_format, quality or DEFAULT_QUALITY)
+            target.write_bytes(media.encode(image, image_format, quality or DEFAULT_QUALITY))
             return Finished(target, size)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ExecutionFailed(
+        raise OutputDamaged(
             "ComfyUI wrote a picture that does not open; try the job again.",
             details={"reason": type(error).__name__},
         ) from error
@@ -56,14 +57,3 @@ def _check_whole(path: Path) -> None:
         file.seek(-len(_PNG_END), 2)
         if file.read() != _PNG_END:
             raise OSError("the PNG has no end")
-
-
-def _encode(image: Image.Image, target: Path, image_format: ImageFormat, quality: int) -> None:
-    picture = image.convert("RGB") if image.mode not in {"RGB", "L"} else image
-    match image_format:
-        case "png":
-            picture.save(target, "PNG", compress_level=4)
-        case "jpeg":
-            picture.save(target, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)  # noqa: PLR2004 - no chroma loss where quality is asked for
-        case "webp":
-            picture.save(target, "WEBP", quality=quality, method=4)

@@ -24,7 +24,7 @@ _TINY: Final[dict[str, Value]] = {
     "frames": 2,
     "count": 1,
 }
-_PICTURES: Final = ("image", "init_image")
+_PICTURES: Final = frozenset({"image", "mask"})
 
 
 def warm_up(resources: Resources, name: str) -> None:
@@ -37,10 +37,11 @@ def warm_up(resources: Resources, name: str) -> None:
     run_id, placed = uuid.uuid4().hex, None
     try:
         roles = {role: value for role, value in _TINY.items() if role in workflow.roles}
-        if any(role in workflow.roles for role in _PICTURES):
+        pictures = [name for name, given in workflow.inputs.items() if given.kind in _PICTURES]
+        if pictures:
             grey = media.encode(Image.new("RGB", (SIDE, SIDE), "grey"), "png")
             placed = resources.comfyui.place_input(grey, f"warm-up-{run_id}.png")
-            roles |= {role: placed for role in _PICTURES if role in workflow.roles}
+            roles |= dict.fromkeys(pictures, placed)
         _run(resources, workflow, roles, run_id)
     except WorkerError as error:
         log.warning("warm-up failed", extra={"workflow": name, "reason": str(error)})

@@ -30,12 +30,13 @@ from worker.sources.public_address import (
     is_public,
     parse_url,
 )
-from worker.storage.parts import Check, Parts
+from worker.storage.transfer_pool import CheckCancelled, TransferPool
 
 Resolve = Callable[[str, int], Sequence[Address]]
 
 MAX_REDIRECTS: Final = 3
 _CONNECT_TIMEOUT_S: Final = 5.0
+_STALL_S: Final = 30.0  # without a byte
 _CHUNK_BYTES: Final = 256 * 1024
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _OK: Final = 200
@@ -81,7 +82,7 @@ class PublicHttp:
         field: str,
         max_bytes: int,
         timeout_s: float,
-        check_cancelled: Check | None = None,
+        check_cancelled: CheckCancelled | None = None,
     ) -> int:
         """Write the body of a 200 answer to `sink`; returns its size in bytes.
 
@@ -98,8 +99,8 @@ class PublicHttp:
             SourceUnreachable: no answer in time, another status, too large, or cut short.
         """
         exchange = _Exchange(self, field, max_bytes, Deadline(timeout_s))
-        with Parts(1, partial(exchange.watch, check_cancelled)) as parts:
-            [size] = parts.run([partial(exchange.run, url, sink)])
+        with TransferPool(1, partial(exchange.watch, check_cancelled)) as pool:
+            [size] = pool.run([partial(exchange.run, url, sink)])
         return size
 
     def addresses(self, target: Target) -> Sequence[Address]:
@@ -125,7 +126,7 @@ class _Exchange:
         self._connection: HTTPConnection | None = None
         self._ended = False
 
-    def watch(self, check_cancelled: Check | None) -> None:
+    def watch(self, check_cancelled: CheckCancelled | None) -> None:
         """Raise when time is up or `check_cancelled` says so; the thread then ends."""
         try:
             if check_cancelled is not None:
@@ -146,10 +147,16 @@ class _Exchange:
                 ):
                     if response.status not in _REDIRECTS:
                         return self._receive(response, sink)
-                    url = urljoin(target.url, response.headers.get("Location", ""))
+                    url = self._redirected(target.url, response.headers.get("Location", ""))
         except NotFetched as error:
             raise SourceForbidden(f"{self._field}: {error}.", field=self._field) from None
         raise self._unreachable(f"was redirected more than {MAX_REDIRECTS} times")
+
+    def _redirected(self, base: str, location: str) -> str:
+        try:
+            return urljoin(base, location)
+        except ValueError:  # brackets that hold no address
+            raise self._unreachable("was redirected to what is no URL") from None
 
     def _connect(self, target: Target) -> HTTPConnection:
         with self._network():
@@ -184,7 +191,7 @@ class _Exchange:
 
     def _ask(self, connection: HTTPConnection, target: Target) -> BaseHTTPResponse:
         if connection.sock is not None:
-            connection.sock.settimeout(max(0.01, self._deadline.remaining))
+            connection.sock.settimeout(max(0.01, min(_STALL_S, self._deadline.remaining)))
         headers = {**_HEADERS, "Host": target.netloc}
         with self._network():
             connection.request(
@@ -195,7 +202,7 @@ class _Exchange:
     def _receive(self, response: BaseHTTPResponse, sink: BinaryIO) -> int:
         if response.status != _OK:
             raise self._unreachable(f"was answered with status {response.status}")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise self._unreachable("was answered packed, which was not asked for")
         announced = response.headers.get("Content-Length", "")
         if announced.isdecimal() and int(announced) > self._max_bytes:

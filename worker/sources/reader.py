@@ -14,11 +14,12 @@ from worker.contract import Source
 from worker.errors import InvalidInput, SourceForbidden, SourceUnreachable
 from worker.sources.public_http import PublicHttp
 from worker.storage import ObjectStore
-from worker.storage.parts import Check
+from worker.storage.transfer_pool import CheckCancelled
 
 T = TypeVar("T")
 
 _DATA_URI = re.compile(r"data:[a-z0-9.+-]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
+_FLOOR_RATE: Final = 1_000_000  # bytes/s below which a LoRA or an archive at its limit is ended
 _CHUNK_CHARS: Final = 1024 * 1024  # a multiple of 4, so that pieces decode on their own
 
 
@@ -57,7 +58,7 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int | None = None,
-        check_cancelled: Check | None = None,
+        check_cancelled: CheckCancelled | None = None,
     ) -> bytes:
         """The bytes of a source.
 
@@ -88,7 +89,7 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int,
-        check_cancelled: Check | None = None,
+        check_cancelled: CheckCancelled | None = None,
     ) -> int:
         """Write a source to a temporary path of the caller's; returns its size in bytes.
 
@@ -115,7 +116,7 @@ class SourceReader:
         *,
         field: str,
         max_bytes: int,
-        check_cancelled: Check | None,
+        check_cancelled: CheckCancelled | None,
     ) -> int:
         if source.base64 is not None:
             return _decode(source.base64, sink, field=f"{field}.base64", max_bytes=max_bytes)
@@ -124,9 +125,15 @@ class SourceReader:
             sink,
             field=f"{field}.url",
             max_bytes=max_bytes,
-            timeout_s=self._options.timeout_s,
+            timeout_s=self._time_for(max_bytes),
             check_cancelled=check_cancelled,
         )
+
+    def _time_for(self, max_bytes: int) -> float:
+        """Seconds for a fetch: what is larger than a picture has its time by its size."""
+        if max_bytes <= self._options.max_bytes:
+            return self._options.timeout_s
+        return max(self._options.timeout_s, max_bytes / _FLOOR_RATE)
 
     def _check_key(self, key: str, max_bytes: int, field: str) -> int:
         allowed = self._options.key_prefixes

@@ -17,7 +17,7 @@ from lora_registry.tensorfile import sha256_of
 from worker.storage.client import Attempts, StorageOptions, code_of
 from worker.storage.content_type import disposition
 from worker.storage.file_slice import FileSlice
-from worker.storage.parts import Check, Parts
+from worker.storage.transfer_pool import CheckCancelled, TransferPool
 
 log = logging.getLogger(__name__)
 
@@ -60,30 +60,30 @@ class Upload:
         path: Path,
         content_type: str,
         metadata: Mapping[str, str],
-        check_cancelled: Check | None,
+        check_cancelled: CheckCancelled | None,
     ) -> ObjectInfo:
         """Send the file; its sha256 goes into the metadata where the caller gave none.
 
         Raises:
             StoreUnavailable: not sent, or the store has something else than what was sent.
         """
-        with Parts(THREADS, check_cancelled) as parts:
+        with TransferPool(THREADS, check_cancelled) as pool:
             try:
-                return self._send(path, content_type, metadata, parts)
+                return self._send(path, content_type, metadata, pool)
             except StoreError:
                 # After a lost reply the object may be there, whole: that does no harm.
-                parts.clean_up(self._abort)
+                pool.clean_up(self._abort)
                 raise
             except BaseException:
-                parts.clean_up(self._undo)
+                pool.clean_up(self._undo)
                 raise
 
     def _send(
-        self, path: Path, content_type: str, metadata: Mapping[str, str], parts: Parts
+        self, path: Path, content_type: str, metadata: Mapping[str, str], pool: TransferPool
     ) -> ObjectInfo:
         size = path.stat().st_size
         if "sha256" not in metadata:
-            [sha256] = parts.run([partial(sha256_of, path)])
+            [sha256] = pool.run([partial(sha256_of, path)])
             metadata = {**metadata, "sha256": sha256}
         target = {
             "Bucket": self.options.bucket,
@@ -94,43 +94,43 @@ class Upload:
         }
         sent = ObjectInfo(self.key, size, "", time.time(), metadata)
         if size <= SINGLE_BYTES:
-            return self._single(path, sent, target, parts)
-        return self._multipart(path, sent, target, parts)
+            return self._single(path, sent, target, pool)
+        return self._multipart(path, sent, target, pool)
 
     def _single(
-        self, path: Path, sent: ObjectInfo, target: Mapping[str, Any], parts: Parts
+        self, path: Path, sent: ObjectInfo, target: Mapping[str, Any], pool: TransferPool
     ) -> ObjectInfo:
         body = path.read_bytes()
         md5 = _md5(body)
         request = partial(self.client.put_object, Body=body, ContentMD5=_base64(md5), **target)
         self._may_exist = True
-        [reply] = parts.run([partial(self._attempts(parts).run, request)])
-        return self._confirmed(replace(sent, etag=reply["ETag"]), md5.hex(), parts)
+        [reply] = pool.run([partial(self._attempts(pool).run, request)])
+        return self._confirmed(replace(sent, etag=reply["ETag"]), md5.hex(), pool)
 
     def _multipart(
-        self, path: Path, sent: ObjectInfo, target: Mapping[str, Any], parts: Parts
+        self, path: Path, sent: ObjectInfo, target: Mapping[str, Any], pool: TransferPool
     ) -> ObjectInfo:
         length = max(PART_BYTES, math.ceil(sent.size / _MAX_PARTS))
         starts = range(0, sent.size, length)
-        parts.run([partial(self._open, target, parts)])
-        done = parts.run(
+        pool.run([partial(self._open, target, pool)])
+        done = pool.run(
             [
-                partial(self._part, path, number, start, min(length, sent.size - start), parts)
+                partial(self._part, path, number, start, min(length, sent.size - start), pool)
                 for number, start in enumerate(starts, 1)
             ]
         )
         expected = f"{_md5(b''.join(part.md5 for part in done)).hex()}-{len(done)}"
-        info = self._completed(done, sent, expected, parts)
+        info = self._completed(done, sent, expected, pool)
         self._upload_id = None
-        return self._confirmed(info, expected, parts)
+        return self._confirmed(info, expected, pool)
 
-    def _open(self, target: Mapping[str, Any], parts: Parts) -> None:
+    def _open(self, target: Mapping[str, Any], pool: TransferPool) -> None:
         request = partial(self.client.create_multipart_upload, **target)
         # Kept at once: should the caller be gone by now, the upload is aborted by this id.
-        self._upload_id = self._attempts(parts).run(request)["UploadId"]
+        self._upload_id = self._attempts(pool).run(request)["UploadId"]
 
-    def _part(self, path: Path, number: int, start: int, length: int, parts: Parts) -> _Sent:
-        with FileSlice(path, start, length, parts.stop) as body:
+    def _part(self, path: Path, number: int, start: int, length: int, pool: TransferPool) -> _Sent:
+        with FileSlice(path, start, length, pool.stop) as body:
             md5 = body.md5()
 
             def send() -> Any:
@@ -139,10 +139,10 @@ class Upload:
                     **self._target, PartNumber=number, Body=body, ContentMD5=_base64(md5)
                 )
 
-            return _Sent(number, self._attempts(parts).run(send)["ETag"], md5)
+            return _Sent(number, self._attempts(pool).run(send)["ETag"], md5)
 
     def _completed(
-        self, done: list[_Sent], sent: ObjectInfo, expected: str, parts: Parts
+        self, done: list[_Sent], sent: ObjectInfo, expected: str, pool: TransferPool
     ) -> ObjectInfo:
         listed = [{"PartNumber": part.number, "ETag": part.etag} for part in done]
         request = partial(
@@ -150,19 +150,19 @@ class Upload:
         )
         self._may_exist = True
         try:
-            [reply] = parts.run([partial(self._attempts(parts).run, request)])
+            [reply] = pool.run([partial(self._attempts(pool).run, request)])
         except StoreError:
             # Repeated after a lost reply, a completion finds no upload: then the object is there.
             with contextlib.suppress(StoreError):
-                return self._confirmed(sent, expected, parts)
+                return self._confirmed(sent, expected, pool)
             raise
         return replace(sent, etag=reply["ETag"])
 
-    def _confirmed(self, sent: ObjectInfo, expected: str, parts: Parts) -> ObjectInfo:
+    def _confirmed(self, sent: ObjectInfo, expected: str, pool: TransferPool) -> ObjectInfo:
         """The object as the store has it; `expected` is the etag of most stores, an MD5."""
         if sent.etag.strip('"') == expected:
             return sent
-        [found] = parts.run([self.head])
+        [found] = pool.run([self.head])
         sha256 = found.metadata.get("sha256")
         if found.size == sent.size and sha256 == sent.metadata["sha256"]:
             return found
@@ -173,8 +173,8 @@ class Upload:
         place = {"Bucket": self.options.bucket, "Key": self.object_key}
         return {**place, "UploadId": self._upload_id}
 
-    def _attempts(self, parts: Parts) -> Attempts:
-        return Attempts(self.options, self.key, stop=parts.stop)
+    def _attempts(self, pool: TransferPool) -> Attempts:
+        return Attempts(self.options, self.key, stop=pool.stop)
 
     def _undo(self) -> None:
         self._abort()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Final, NoReturn
 
+from worker.contract import MAX_CAPTION, MAX_PHOTOS
 from worker.errors import DatasetRejected
 
 _END: Final = b"PK\x05\x06"
@@ -23,7 +24,6 @@ _END_BYTES: Final = 22
 _MAX_COMMENT: Final = 65_535
 _CHUNK: Final = 256 * 1024
 _MAX_CAPTION_BYTES: Final = 16 * 1024
-_MAX_CAPTION: Final = 2000
 _RATIO_MATTERS_FROM: Final = 1_000_000
 _ENCRYPTED: Final = 0x1
 _DAMAGED: Final = (
@@ -38,6 +38,14 @@ _DAMAGED: Final = (
 _DAMAGED_MESSAGE: Final = (
     "archive is damaged or packed in an unusual way; make a plain zip of the photos."
 )
+_CAPTIONS: Final = frozenset({".txt", ".caption"})
+# What trainers, phones and editors put beside photos; anything else is tried as a photo.
+_BESIDE_PHOTOS: Final = frozenset(
+    {".aae", ".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".mov", ".mp4"}
+    | {".npz", ".pt", ".safetensors", ".toml", ".xmp", ".yaml", ".yml"}
+)
+_CLUTTER: Final = frozenset({"__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini"})
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -54,7 +62,7 @@ class ArchiveLimits:
         directory_bytes: size of the archive's own table, which is read into memory whole.
     """
 
-    photos: int = 100
+    photos: int = MAX_PHOTOS
     photo_bytes: int = 25_000_000
     total_bytes: int = 2_500_000_000
     ratio: float = 100.0
@@ -92,12 +100,12 @@ def unpack(
         with zipfile.ZipFile(archive) as opened:
             photos, captions = _entries(opened, limits)
             budget = _Budget(limits, check_cancelled)
-            texts = {stem: _caption(opened, info, budget) for stem, info in captions.items()}
+            texts = {name: _caption(opened, info, budget) for name, info in captions.items()}
             return [
                 Unpacked(
                     info.filename,
                     _photo(opened, info, folder / f"{number:03d}", budget),
-                    texts.get(_stem(info.filename)) or None,
+                    next((texts[n] for n in _caption_names(info.filename) if texts.get(n)), None),
                 )
                 for number, info in enumerate(photos)
             ]
@@ -112,8 +120,16 @@ def unpack(
 
 def caption_text(raw: bytes) -> str:
     """The caption in a text file: one line, no control characters, at most 2,000 characters."""
-    text = raw.decode("utf-8-sig", errors="replace")
-    return " ".join(_CONTROL.sub(" ", text).split())[:_MAX_CAPTION]
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = raw.decode("utf-16", errors="replace")
+    else:
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            # Windows' own in the western world, unless some of it can only be UTF-8.
+            utf8 = not raw.decode("utf-8", errors="ignore").isascii()
+            text = raw.decode("utf-8-sig" if utf8 else "cp1252", errors="replace")
+    return " ".join(_CONTROL.sub(" ", text).split())[:MAX_CAPTION]
 
 
 class _Budget:
@@ -155,8 +171,12 @@ def _entries(
     for info in infos:
         _refuse_unsafe(info, limits)
     files = [info for info in infos if not info.is_dir() and not _is_clutter(info.filename)]
-    captions = {_stem(info.filename): info for info in files if _suffix(info) == ".txt"}
-    photos = sorted((i for i in files if _suffix(i) != ".txt"), key=lambda i: i.filename)
+    captions: dict[str, zipfile.ZipInfo] = {}
+    for info in files:
+        if _suffix(info) in _CAPTIONS:
+            captions.setdefault(_stem(info.filename), info)
+    others = _CAPTIONS | _BESIDE_PHOTOS
+    photos = sorted((i for i in files if _suffix(i) not in others), key=lambda i: i.filename)
     if len(photos) > limits.photos:
         _reject(f"archive has {len(photos)} photos; at most {limits.photos} are allowed")
     _refuse_bomb(files, limits)
@@ -167,7 +187,7 @@ def _refuse_unsafe(info: zipfile.ZipInfo, limits: ArchiveLimits) -> None:
     parts = re.split(r"[/\\]", info.orig_filename)
     if "\0" in info.orig_filename:  # zipfile cuts a name there, and fails on an empty one
         _reject("archive has an entry whose name no file can have")
-    if parts[0] == "" or ".." in parts or ":" in parts[0]:
+    if parts[0] == "" or ".." in parts or _DRIVE.match(parts[0]):
         _reject("archive has an entry that points outside of it")
     if stat.S_ISLNK(info.external_attr >> 16):
         _reject("archive has a symbolic link; put the photos themselves in")
@@ -207,8 +227,8 @@ def _caption(opened: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) ->
 
 
 def _is_clutter(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return "__MACOSX" in parts or parts[-1].startswith(".") or parts[-1].lower() == "thumbs.db"
+    parts = [part.lower() for part in re.split(r"[/\\]", name)]
+    return any(part.startswith(".") or part in _CLUTTER for part in parts)
 
 
 def _suffix(info: zipfile.ZipInfo) -> str:
@@ -216,7 +236,15 @@ def _suffix(info: zipfile.ZipInfo) -> str:
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.name else path).lower()
+
+
+def _caption_names(photo: str) -> tuple[str, str, str]:
+    """Where a photo's caption may be: beside it, behind its whole name, in a sibling folder."""
+    path = PurePosixPath(photo)
+    sibling = path.parent.parent / "captions" / path.name
+    return _stem(photo), photo.lower(), _stem(str(sibling))
 
 
 def _reject(sentence: str) -> NoReturn:

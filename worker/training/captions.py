@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from PIL import Image
 
-from worker.generation.prompts import carries
+from worker.generation.used_characters import carries
 
 _CONSONANTS: Final = "bdfghjklmnpqrstvwxzk"
 _TRIGGER_LETTERS: Final = 6

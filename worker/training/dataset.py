@@ -6,20 +6,24 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
 from lora_registry.tensorfile import sha256_of
 from worker import media
+from worker.contract import MIN_PHOTOS
 from worker.errors import DatasetRejected, ImageRejected
+from worker.media import Picture
+from worker.pictures import Pictures
+from worker.results import DatasetResult, PhotoResult
 from worker.training.captions import Captioner, with_trigger
 from worker.training.fetching import Check, Fetched, Limits
 from worker.training.photos import (
     PhotoFacts,
     Reason,
     Verdict,
-    bounded_size,
+    enough_pixels,
     fingerprint,
     judge,
     rejected,
@@ -28,7 +32,6 @@ from worker.training.photos import (
 )
 from worker.training.trainer import PreparedDataset, PreparedPhoto
 
-MIN_PHOTOS: Final = 5
 GOOD_PHOTOS: Final = 10
 _AT_ONCE: Final = 2  # a decoded 24 MP photo takes 100 MB
 
@@ -48,6 +51,7 @@ def judge_photos(
     fetched: Sequence[Fetched],
     folder: Path,
     limits: Limits,
+    pictures: Pictures,
     check_cancelled: Check,
     on_share: OnShare,
 ) -> Judged:
@@ -57,10 +61,14 @@ def judge_photos(
     """
     counter = _Counter(len(fetched), on_share)
 
+    def decode(path: Path) -> Picture:
+        area = enough_pixels(limits.resolution)
+        return pictures.decode(path, field="It", max_area=area, check_cancelled=check_cancelled)
+
     def measure(photo: Fetched) -> PhotoFacts | Reason:
         check_cancelled()
         try:
-            return _measure(photo, _png(folder, photo.index), limits)
+            return _measure(photo, _png(folder, photo.index), limits, decode)
         finally:
             counter.one_more()
 
@@ -127,45 +135,46 @@ def digest_of(photos: Iterable[PreparedPhoto]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def manifest(dataset: PreparedDataset, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def manifest(
+    dataset: PreparedDataset, verdicts: Sequence[Verdict], captioner: str
+) -> DatasetResult:
     """The dataset as a document: verdicts and captions, no picture."""
     captions = {photo.path.name: photo.caption for photo in dataset.photos}
-    photos = []
-    for verdict in verdicts:
-        shown = verdict.as_json()
-        if verdict.usable:
-            shown["caption"] = captions[_png_name(verdict.index)]
-        photos.append(shown)
-    return {"digest": dataset.digest, "photos": photos}
+    photos = [
+        PhotoResult(**verdict.as_json(), caption=captions.get(_png_name(verdict.index)))
+        for verdict in verdicts
+    ]
+    return DatasetResult(digest=dataset.digest, photos=photos, captioner=captioner)
 
 
-def restored(described: dict[str, Any], folder: Path) -> PreparedDataset:
+def restored(described: DatasetResult, folder: Path) -> PreparedDataset:
     """The dataset that a manifest describes, its files being in `folder`."""
     photos = tuple(
         PreparedPhoto(
-            _png(folder, photo["index"]),
-            photo["caption"],
-            photo["sha256"],
-            photo["width"],
-            photo["height"],
+            _png(folder, photo.index),
+            photo.caption,
+            photo.sha256 or "",
+            photo.width or 0,
+            photo.height or 0,
         )
-        for photo in described["photos"]
-        if "caption" in photo
+        for photo in described.photos
+        if photo.caption is not None
     )
-    return PreparedDataset(folder, photos, described["digest"])
+    return PreparedDataset(folder, photos, described.digest or "")
 
 
-def _measure(photo: Fetched, png: Path, limits: Limits) -> PhotoFacts | Reason:
+def _measure(
+    photo: Fetched, png: Path, limits: Limits, decode: Callable[[Path], Picture]
+) -> PhotoFacts | Reason:
     """The facts of one photo, its PNG written; or why it is rejected."""
     if photo.path is None:
         return photo.problem or Reason("unreadable", "It could not be read.")
     try:
-        size = media.size_of(photo.path, field="It")
+        picture = decode(photo.path)
+        image, size = picture.image, (picture.width, picture.height)
         problem = size_problem(*size, limits.resolution)
         if problem is not None:
             return problem
-        bound = max(bounded_size(*size, limits.resolution))
-        image = media.decode(photo.path, field="It", max_pixels=limits.photo_pixels, max_side=bound)
         png.write_bytes(media.encode(image, "png"))
         return PhotoFacts(sha256_of(photo.path), *size, fingerprint(image), sharpness(image))
     except ImageRejected as error:

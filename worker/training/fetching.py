@@ -32,12 +32,11 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds in bytes and pixels; `resolution` is what the photos are scaled for."""
+    """Bounds in bytes; `resolution` is what the photos are scaled for."""
 
     resolution: int
     photo_bytes: int
     archive_bytes: int
-    photo_pixels: int
 
 
 @dataclass(frozen=True, slots=True)

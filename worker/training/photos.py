@@ -115,15 +115,12 @@ def sharpness(image: Image.Image) -> float:
     return float((around - 4 * centre).var())
 
 
-def bounded_size(width: int, height: int, resolution: int) -> tuple[int, int]:
-    """The size to keep a photo at: enough for the trainer's area, none of a camera's 24 MP more.
+def enough_pixels(resolution: int) -> int:
+    """The area to keep a photo at: enough for the trainer's, none of a camera's 24 MP more.
 
-    The area stays above `resolution` squared, so a trainer that never upscales loses nothing.
+    It stays above `resolution` squared, so a trainer that never upscales loses nothing.
     """
-    factor = resolution * _ENOUGH_PIXELS / math.sqrt(width * height)
-    if factor >= 1:
-        return width, height
-    return math.ceil(width * factor), math.ceil(height * factor)
+    return math.ceil((resolution * _ENOUGH_PIXELS) ** 2)
 
 
 def size_problem(width: int, height: int, resolution: int) -> Reason | None:

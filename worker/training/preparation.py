@@ -1,5 +1,6 @@
 """From a train job's photos to a captioned dataset on our disk."""
 
+from functools import partial
 from typing import Final
 
 from worker.results import DatasetResult
@@ -31,14 +32,13 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
     known = work.folder.load(_DATASET, DatasetResult)
     if known is not None:
         photos = work.folder.path / _PHOTOS
-        return restored(known.model_dump(exclude_none=True), photos), known
+        return restored(known, photos), known
     job, check_cancelled, progress = work.job, work.context.cancel.check, work.progress
     settings, sources = work.resources.settings, work.resources.sources
     limits = Limits(
-        resolution=resolution_of(job, work.gpu.memory),
+        resolution=resolution_of(job, work.gpu_memory),
         photo_bytes=settings.source_max_bytes,
         archive_bytes=settings.archive_max_bytes,
-        photo_pixels=settings.image_max_pixels,
     )
     progress.at("photos")
     with work.context.timings.phase("photos"):
@@ -54,22 +54,16 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
             fetched,
             work.folder.fresh(_PHOTOS),
             limits,
+            work.resources.pictures,
             check_cancelled,
-            lambda done: progress.at("photos", (1 + done) / 2),
+            partial(progress.at, "photos"),
         )
     require_enough(judged, "archive" if job.images is None else "images")
     # The tagger where its files are in the image, else the same two words for every photo.
     captioner = load_tagger(settings.tagger_dir) or TemplateCaptioner(work.trigger, work.class_noun)
-
-    def on_photo(share: float) -> None:
-        check_cancelled()
-        progress.at("captions", share)
-
     with work.context.timings.phase("captions"):
         words = (work.trigger, work.class_noun)
-        dataset = write_captions(judged, fetched, captioner, words, on_photo)
-    described = DatasetResult.model_validate(
-        manifest(dataset, judged.verdicts) | {"captioner": captioner.name}
-    )
+        dataset = write_captions(judged, fetched, captioner, words, work.on_caption)
+    described = manifest(dataset, judged.verdicts, captioner.name)
     work.folder.save(_DATASET, described)
     return dataset, described

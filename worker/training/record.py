@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from pydantic import Field
+
 from worker.contract import TrainJob
 from worker.results import (
     CharacterResult,
@@ -33,8 +35,8 @@ class TrainingRecord(Result):
     training: TrainingSettings
     dataset: DatasetResult
     check: LoraCheckResult
-    warnings: list[str] = []
-    losses: list[tuple[int, float]] = []
+    warnings: list[str] = Field(default_factory=list)
+    losses: list[tuple[int, float]] = Field(default_factory=list)
 
     def kept(self) -> dict[str, Any]:
         """What the version's own document says of it: small, since every job may read it."""
@@ -63,7 +65,7 @@ def settings_of(job: TrainJob, spec: TrainingSpec, trainer: str, base: str) -> T
 
 
 def metadata_of(
-    spec: TrainingSpec, character_id: str, digest: str, trainer: str, base_model: str
+    spec: TrainingSpec, character_id: str, digest: str | None, trainer: str, base_model: str
 ) -> dict[str, str]:
     """What goes into the weights' header; text only, and the same for a retried job."""
     return {
@@ -71,7 +73,7 @@ def metadata_of(
         "trigger": spec.trigger,
         "class_noun": spec.class_noun,
         "base_model": base_model,
-        "dataset_digest": digest,
+        "dataset_digest": digest or "",
         "steps": str(spec.steps),
         "trainer": trainer,
         "modelspec.trigger_phrase": spec.trigger,

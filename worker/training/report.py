@@ -1,6 +1,7 @@
 """The end of a training job: previews, curve, documents, and the result. Any worker can do it."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -111,7 +112,7 @@ def _previews(
             previews.side_for(record.training.resolution),
             resources,
             context,
-            lambda share: progress.at("previews", share),
+            partial(progress.at, "previews"),
         )
 
 
@@ -129,9 +130,7 @@ def _files(
         path = context.folder / name
         image.save(path, "PNG", optimize=True)
         size = {"width": image.width, "height": image.height}
-        return _stored(
-            upload_file(resources, context, path, f"{prefix}{name}", kind=kind, **size)
-        )
+        return _stored(upload_file(resources, context, path, f"{prefix}{name}", kind=kind, **size))
 
     title = f"{version.character_id}, {version.id}"
     files = [picture(draw_curve(dict(record.losses), title), "curve", "loss.png")]
@@ -167,9 +166,7 @@ def _result(
     outputs = []
     for output in report.outputs:
         url = resources.store.presign(output.key, lifetime)
-        outputs.append(
-            OutputResult(**output.model_dump(), url=url.url, expires_at=url.expires_at)
-        )
+        outputs.append(OutputResult(**output.model_dump(), url=url.url, expires_at=url.expires_at))
     return TrainResult(
         task="train",
         job_id=context.job_id,

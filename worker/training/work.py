@@ -16,13 +16,14 @@ from typing import Final, Literal, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from worker.cancel import Deadline
 from worker.contract import TrainJob
 from worker.errors import DiskFull
 from worker.progress import Progress
 from worker.resources import JobContext, Resources
-from worker.training.defaults import Gpu, short_digest
+from worker.training.defaults import short_digest
 from worker.training.drawing import thinned
-from worker.training.trainer import TrainingStep
+from worker.training.trainer import Trainer, TrainingStep
 
 log = logging.getLogger(__name__)
 
@@ -110,28 +111,27 @@ class TrainingFolder:
 
 
 class TrainingProgress:
-    """How far a training job is, as one percentage over all stages; it never goes back."""
+    """How far a training job is, as one percentage over all stages."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._percent = 0.0
 
     def at(self, stage: Stage, share: float = 0.0) -> None:
         """Say that `share` (0 to 1) of a stage is done."""
-        self._progress.report(stage, self._advanced(stage, share))
+        self._progress.report(stage, percent_at(stage, share))
 
     def step(self, step: TrainingStep) -> None:
         """Say how far the trainer is; its ETA is that of the training, the longest stage by far."""
-        percent = self._advanced("training", step.step / max(1, step.steps))
+        percent = percent_at("training", step.step / max(1, step.steps))
         self._progress.report(
             "training", percent, step=step.step, steps=step.steps, eta_s=step.eta_s
         )
 
-    def _advanced(self, stage: Stage, share: float) -> float:
-        first, last = RANGES[stage]
-        percent = first + (last - first) * min(1.0, max(0.0, share))
-        self._percent = max(self._percent, percent)
-        return self._percent
+
+def percent_at(stage: Stage, share: float) -> float:
+    """Percent of the whole job at `share` (0 to 1) of a stage."""
+    first, last = RANGES[stage]
+    return first + (last - first) * min(1.0, max(0.0, share))
 
 
 class LossLog:
@@ -170,17 +170,32 @@ class TrainingWork:
     Attributes:
         trigger: the word that calls the character; given, inherited or made up.
         class_noun: what the character is; given, inherited or "person".
-        gpu: the GPU as ComfyUI and the driver see it.
+        gpu_memory: in bytes; None where there is no GPU.
+        trainer: the engine that the job asks for.
+        deadline: of the training; previews and uploads are not counted.
     """
 
     job: TrainJob
     trigger: str
     class_noun: str
-    gpu: Gpu
+    gpu_memory: int | None
+    trainer: Trainer
+    deadline: Deadline
     resources: Resources
     context: JobContext
     folder: TrainingFolder
     progress: TrainingProgress
+    losses: LossLog
+
+    def on_caption(self, share: float) -> None:
+        """Report the share of captions that is done; raises `Cancelled`."""
+        self.context.cancel.check()
+        self.progress.at("captions", share)
+
+    def on_step(self, step: TrainingStep) -> None:
+        """Keep a step's loss and report it."""
+        self.losses.add(step)
+        self.progress.step(step)
 
 
 def bytes_needed(rank: int) -> int:

@@ -82,13 +82,7 @@ def faults(engine: ComfyUIProcess) -> Faults:
 
 @pytest.fixture
 def client(engine: ComfyUIProcess) -> Iterator[ComfyUIClient]:
-    with ComfyUIClient(
-        engine.url,
-        output_directory=engine.output_directory,
-        input_directory=engine.input_directory,
-        alive=lambda: engine.alive,
-        stop_timeout_s=1.0,
-    ) as opened:
+    with ComfyUIClient(engine, stop_timeout_s=1.0) as opened:
         yield opened
 
 

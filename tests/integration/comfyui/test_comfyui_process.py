@@ -62,6 +62,7 @@ def test_an_early_death_is_told_with_its_last_words(options: ComfyUIOptions) -> 
         assert caught.value.details["exit_code"] == 1
         assert caught.value.details["output"] == ["loading", "ImportError: cannot load torch.so"]
         assert "/" not in str(caught.value)
+        assert str(caught.value).endswith("ImportError: cannot load torch.so")
 
 
 def test_a_program_that_is_not_there(options: ComfyUIOptions) -> None:

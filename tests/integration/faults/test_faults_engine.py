@@ -93,9 +93,22 @@ def test_a_node_that_fails(harness: PlatformHarness) -> None:
     assert "VAEDecode" in str(output["details"])
 
 
-@pytest.mark.parametrize("fault", ["truncate_output", "empty_output", "missing_output"])
-def test_an_output_that_is_broken_is_never_delivered(harness: PlatformHarness, fault: str) -> None:
+@pytest.mark.parametrize("fault", ["truncate_output", "empty_output"])
+def test_an_output_that_is_broken_once_is_made_again(harness: PlatformHarness, fault: str) -> None:
     harness.faults(**{fault: True})
+    job_id = harness.image()
+    output = harness.completed(job_id)
+    assert len(harness.objects(job_id)) == len(output["outputs"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"),  # a damaged file is made once more, one that is not there fails at once
+    [("truncate_output", 2), ("empty_output", 2), ("missing_output", 1)],
+)
+def test_an_output_that_is_broken_is_never_delivered(
+    harness: PlatformHarness, fault: str, times: int
+) -> None:
+    harness.faults(**{fault: True, "times": times})
     job_id = harness.image()
     harness.failed(job_id, "execution_failed")
     assert harness.objects(job_id) == []

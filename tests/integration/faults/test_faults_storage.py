@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from local.faults import FaultProxy, Rule
 from local.s3 import S3Server
 from lora_registry.cache import LoraCache
+from lora_registry.character import UsableVersion
 from tests.integration.worker_harness import WorkerHarness, fetched, settings_for
 from tests.loras import new_version, write_lora
 from worker.service import Worker
@@ -184,23 +184,24 @@ def test_two_jobs_for_one_lora_download_it_once(harness: WorkerHarness, proxy: F
     assert sum(method == "GET" and name in path for method, path in proxy.requests) == 1
 
 
-@dataclass(frozen=True)
-class Weights:
-    """What the cache must know of a version."""
-
-    character_id: str
-    version: str
-    key: str
-    sha256: str
-    size: int
-
-
-def weights_in_bucket(harness: WorkerHarness, number: int) -> Weights:
+def weights_in_bucket(harness: WorkerHarness, number: int) -> UsableVersion:
     body = write_lora(harness.folder / f"crowd-{number}.safetensors", seed=number).read_bytes()
     digest = hashlib.sha256(body).hexdigest()
     harness.put(f"characters/crowd-{number}/loras/{digest}", body, "application/octet-stream")
     key = f"characters/crowd-{number}/loras/{digest}"
-    return Weights(f"crowd-{number}", "v1", key, digest, len(body))
+    return UsableVersion(
+        character_id=f"crowd-{number}",
+        name="Crowd",
+        trigger="ohwx",
+        class_noun="person",
+        base_model="sdxl",
+        version="v1",
+        key=key,
+        sha256=digest,
+        size=len(body),
+        rank=4,
+        strength=1.0,
+    )
 
 
 def test_two_hundred_characters_over_a_cache_of_ten(
@@ -211,7 +212,7 @@ def test_two_hundred_characters_over_a_cache_of_ten(
         folder = harness.folder / "small-cache"
         cache = LoraCache(harness.resources.store, folder, 10 * crowd[0].size)
 
-        def use(weights: Weights) -> None:
+        def use(weights: UsableVersion) -> None:
             with cache.lease(weights) as path:
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == weights.sha256
                 time.sleep(0.002)  # in use while others make room for theirs

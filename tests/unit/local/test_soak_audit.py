@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from local.soak import audit
-from local.soak.customers import Order
 from local.soak.jobs import JobMaker
+from local.soak.load_generator import Order
 from lora_registry.store import ObjectMissing, StoredObject
 from worker.contract import parse_job
 from worker.storage import ObjectStore

@@ -167,7 +167,7 @@ def test_a_file_changed_on_disk_is_noticed(
     elif change == "removed":
         path.unlink()
     else:
-        (folder / ".cache" / f"{version.sha256}.record").unlink()
+        (folder / ".cache" / f"{version.sha256}.verified").unlink()
     with cache.lease(version) as again:
         assert again.read_bytes() == body
     fetched_again = change in {"truncated", "swapped", "removed"}

@@ -6,17 +6,22 @@ from pathlib import Path
 import pytest
 
 from lora_registry.__main__ import _parser, main
-from lora_registry.commands import Commands, Line
+from lora_registry.commands import Commands, Examined, Line
 from lora_registry.errors import CharacterNotFound, LoraCorrupt
 from lora_registry.registry import Registry
 from lora_registry.table import bytes_text, table
-from tests.loras import write_lora
+from tests.loras import inspect, write_lora
 from tests.stores import MemoryStore
+
+
+def look_into(path: Path, base_model: str | None) -> Examined:
+    found = inspect(path, base_model)
+    return Examined(found.base_model, found.format, found.rank, found.metadata)
 
 
 @pytest.fixture
 def commands(memory: MemoryStore) -> Commands:
-    return Commands(Registry(memory), memory, lambda words: words.file)
+    return Commands(Registry(memory), memory, lambda words: words.file, look_into)
 
 
 def run(commands: Commands, text: str) -> list[Line]:
@@ -109,7 +114,7 @@ def test_export_and_import(commands: Commands, lora: Path, tmp_path: Path) -> No
     run(commands, f"register mira --file {lora}")
     run(commands, f"export {tmp_path / 'a.tar'}")
     target = MemoryStore()
-    other = Commands(Registry(target), target, lambda words: words.file)
+    other = Commands(Registry(target), target, lambda words: words.file, look_into)
     [imported] = run(other, f"import {tmp_path / 'a.tar'}")
     assert imported.document == {"character_id": "mira", "versions": 1, "head": True}
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from lora_registry import layout
-from lora_registry.conditions import Conditions, Verdict, probe
+from lora_registry.conditions import Conditions, ConditionSupport, probe
 from lora_registry.errors import DocumentInvalid
 from lora_registry.store import PreconditionFailed, StoreUnavailable
 from tests.stores import MemoryStore, WatchedStore
@@ -12,12 +12,14 @@ from tests.stores import MemoryStore, WatchedStore
 @pytest.mark.parametrize(
     ("kind", "verdict"),
     [
-        ("enforced", Verdict.ENFORCED),
-        ("ignored", Verdict.IGNORED),
-        ("unsupported", Verdict.UNSUPPORTED),
+        ("enforced", ConditionSupport.ENFORCED),
+        ("ignored", ConditionSupport.IGNORED),
+        ("unsupported", ConditionSupport.UNSUPPORTED),
     ],
 )
-def test_the_probe_tells_the_three_kinds_of_store_apart(kind: str, verdict: Verdict) -> None:
+def test_the_probe_tells_the_three_kinds_of_store_apart(
+    kind: str, verdict: ConditionSupport
+) -> None:
     store = MemoryStore(kind)
     assert probe(store)[0] is verdict
     assert not store.objects  # nothing of the probe is left
@@ -42,7 +44,7 @@ class ChecksThenWrites(MemoryStore):
 
 def test_conditions_that_do_not_hold_in_a_race_are_none() -> None:
     verdict, reason = probe(ChecksThenWrites())
-    assert verdict is Verdict.IGNORED
+    assert verdict is ConditionSupport.IGNORED
     assert "race" in reason
 
 
@@ -99,7 +101,7 @@ def test_a_lost_reply_is_not_taken_for_a_refusal(verb: str) -> None:
             raise PreconditionFailed(key)
 
     watched.after = lose
-    assert probe(watched)[0] is Verdict.ENFORCED
+    assert probe(watched)[0] is ConditionSupport.ENFORCED
 
 
 def test_a_probe_that_may_not_delete_still_gives_its_verdict() -> None:

@@ -13,7 +13,7 @@ TIMES = st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1), timezones=st.ju
 @pytest.mark.parametrize("wrong", ["", "-a", "A", "a/b", "..", "a" * 65, "a\n", "é"])
 def test_character_ids_are_checked_before_they_become_keys(wrong: str) -> None:
     with pytest.raises(InvalidRequest, match="character_id"):
-        layout.head_key(wrong)
+        layout.record_key(wrong)
 
 
 @pytest.mark.parametrize("wrong", ["", "..", "a/b", ".a", "a" * 129, "a\n"])

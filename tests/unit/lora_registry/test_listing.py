@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lora_registry import layout
 from lora_registry.errors import DocumentInvalid, InvalidRequest
-from lora_registry.listing import Order, Page
+from lora_registry.listing import CharacterPage, Order
 from lora_registry.registry import Registry
 from tests.loras import new_version
 from tests.stores import MemoryStore, WatchedStore
@@ -21,8 +21,8 @@ def registered(memory: MemoryStore, lora: Path, *ids: str) -> Registry:
     return Registry(memory)
 
 
-def ids_of(page: Page) -> list[str]:
-    return [head.character_id for head in page.characters]
+def ids_of(page: CharacterPage) -> list[str]:
+    return [record.character_id for record in page.characters]
 
 
 def walked(registry: Registry, limit: int, order: Order, status: str | None = None) -> list[str]:
@@ -53,7 +53,7 @@ def test_pages_together_are_everything_once(memory: MemoryStore, lora: Path, lim
 def test_the_last_page_has_no_cursor(memory: MemoryStore, lora: Path, order: Order) -> None:
     registry = registered(memory, lora, "a", "b")
     assert registry.list(order=order, limit=2).cursor is None
-    assert Registry(MemoryStore()).list(order=order) == Page((), None)
+    assert Registry(MemoryStore()).list(order=order) == CharacterPage((), None)
 
 
 @pytest.mark.parametrize("order", ["id", "newest"])
@@ -74,7 +74,7 @@ def test_a_cursor_stays_good_while_characters_come_change_and_go(
     assert ids_of(first) == ["d", "c"]
     registry.add_version(new_version(lora, "new", "job-new"))
     registry.add_version(new_version(lora, "a", "job-again"))  # a change moves nobody
-    memory.delete(layout.head_key("c"))
+    memory.delete(layout.record_key("c"))
     assert ids_of(registry.list(order="newest", limit=2, cursor=first.cursor)) == ["b", "a"]
 
 
@@ -88,9 +88,9 @@ def test_a_status_picks(memory: MemoryStore, lora: Path) -> None:
 
 def test_a_marker_without_its_head_is_passed_over(memory: MemoryStore, lora: Path) -> None:
     registry = registered(memory, lora, "a", "b")
-    head = registry.get("b")
-    memory.put(layout.newest_key("ghost", head.created_at), b"")
-    memory.put(layout.newest_key("a", head.created_at), b"")  # of a creation that lost a race
+    record = registry.get("b")
+    memory.put(layout.newest_key("ghost", record.created_at), b"")
+    memory.put(layout.newest_key("a", record.created_at), b"")  # of a creation that lost a race
     assert walked(registry, 1, "newest") == ["b", "a"]
 
 
@@ -103,7 +103,7 @@ def test_folders_without_a_head_are_passed_over(memory: MemoryStore, lora: Path)
 
 def test_a_damaged_head_is_named_not_hidden(memory: MemoryStore, lora: Path) -> None:
     registry = registered(memory, lora, "a", "b")
-    memory.put(layout.head_key("a"), b"{")
+    memory.put(layout.record_key("a"), b"{")
     with pytest.raises(DocumentInvalid, match=r"characters/a/character\.json"):
         registry.list()
 

@@ -52,7 +52,7 @@ def test_all_but_outputs_arrives_as_it_was(full: MemoryStore, archive: Path) -> 
             assert target.get(key).body == body
     assert not any("/outputs/" in key for key in target.objects)
     assert clean(target)
-    newest = [head.character_id for head in Registry(target).list(order="newest").characters]
+    newest = [record.character_id for record in Registry(target).list(order="newest").characters]
     assert newest == ["zoe", "mira"]
 
 

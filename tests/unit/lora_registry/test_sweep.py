@@ -73,7 +73,7 @@ def test_a_young_file_keeps_its_tombstone(filled: MemoryStore, tmp_path: Path) -
     filled.objects[young] = (body, LATER)
     swept(filled)
     left = {key for key in filled.objects if key.startswith("characters/gone/")}
-    assert left == {layout.head_key("gone"), young}
+    assert left == {layout.record_key("gone"), young}
     assert Registry(filled).get("gone", tombstone=True).swept
     with pytest.raises(CharacterNotFound, match="was deleted"):
         Registry(filled).add_version(new_version(write_lora(tmp_path / "x", seed=5), "gone"))
@@ -85,7 +85,7 @@ def test_a_restore_that_comes_first_wins(filled: MemoryStore) -> None:
     times = {"heads": 0}
 
     def restore(verb: str, key: str) -> None:
-        if (verb, key) == ("get", layout.head_key("gone")):
+        if (verb, key) == ("get", layout.record_key("gone")):
             times["heads"] += 1
             if times["heads"] == 1:
                 Registry(filled).restore("gone")
@@ -162,8 +162,8 @@ def test_a_sound_registry_has_no_findings(filled: MemoryStore) -> None:
         ("no version", "problem: its active version .* is not there"),
         ("other version", "problem: its copy of version .* differs"),
         ("other trigger", "problem: its trigger, class or base model"),
-        ("damaged head", "problem: The registry's document"),
-        ("no head", "note: has versions but no head"),
+        ("damaged record", "problem: The registry's document"),
+        ("no record", "note: has versions but no record"),
         ("no marker", "problem: is missing: the listing by time"),
         ("orphan", "note: no version names these weights"),
     ],
@@ -172,8 +172,8 @@ def test_each_damage_is_found(
     memory: MemoryStore, registry: Registry, lora: Path, damage: str, message: str
 ) -> None:
     version = registry.add_version(new_version(lora))
-    head_key, version_key = layout.head_key("mira"), layout.version_key("mira", version.id)
-    head, document = memory.get(head_key).body, memory.get(version_key).body
+    record_key, version_key = layout.record_key("mira"), layout.version_key("mira", version.id)
+    record, document = memory.get(record_key).body, memory.get(version_key).body
     weights = memory.get(version.key).body
     marker = layout.newest_key("mira", registry.get("mira").created_at)
     changes: dict[str, tuple[str, bytes | None]] = {
@@ -182,9 +182,9 @@ def test_each_damage_is_found(
         "other weights": (version.key, weights[:-1] + b"x"),
         "no version": (version_key, None),
         "other version": (version_key, document.replace(b'"rank": 2', b'"rank": 3')),
-        "other trigger": (head_key, head.replace(b'"ohwx"', b'"other"')),
-        "damaged head": (head_key, b"{"),
-        "no head": (head_key, None),
+        "other trigger": (record_key, record.replace(b'"ohwx"', b'"other"')),
+        "damaged record": (record_key, b"{"),
+        "no record": (record_key, None),
         "no marker": (marker, None),
         "orphan": (layout.weights_key("mira", "c" * 64), b"x"),
     }

@@ -30,9 +30,9 @@ def gone(pid: int, timeout_s: float = 5.0) -> bool:
 
 
 def said(child: ChildProcess, what: str, timeout_s: float = 10.0) -> str:
-    """The output, once it contains `what`."""
+    """The output, once a whole line of it contains `what`; a chunk may end within a word."""
     end = time.monotonic() + timeout_s
-    while what not in child.tail():
+    while what not in child.tail().rpartition("\n")[0]:
         assert time.monotonic() < end, f"never said {what!r}: {child.tail()!r}"
         time.sleep(0.005)
     return child.tail()

@@ -21,7 +21,7 @@ def refused(job: object) -> InvalidInput:
 def test_the_shortest_image_job_has_the_documented_defaults() -> None:
     job = parse_job(IMAGE)
     assert isinstance(job, ImageJob)
-    assert (job.workflow, job.count, job.format, job.cast) == ("sdxl", 1, "png", ())
+    assert (job.workflow, job.count, job.format, job.used_characters) == ("sdxl", 1, "png", ())
 
 
 def test_each_task_has_its_own_fields() -> None:
@@ -97,7 +97,7 @@ def test_the_cast_is_the_same_however_it_was_named() -> None:
     long = parse_job(IMAGE | {"characters": [{"character_id": "mira", "strength": 0.5}]})
     assert isinstance(short, ImageJob)
     assert isinstance(long, ImageJob)
-    assert short.cast == long.cast
+    assert short.used_characters == long.used_characters
 
 
 def test_characters_say_what_their_action_needs() -> None:

@@ -41,7 +41,9 @@ def png_of_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(
+    "image_format", ["PNG", "JPEG", "WEBP", "HEIF", "AVIF", "TIFF", "BMP", "GIF", "MPO"]
+)
 def test_a_picture_is_decoded(image_format: str, tmp_path: Path) -> None:
     body = file_of(corners(), image_format)
     path = tmp_path / "picture"
@@ -54,9 +56,9 @@ def test_a_picture_is_decoded(image_format: str, tmp_path: Path) -> None:
         assert green + blue < 60
 
 
-@pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
+@pytest.mark.parametrize("image_format", ["ICO", "PPM", "PCX", "TGA"])
 def test_other_formats_are_refused(image_format: str) -> None:
-    with pytest.raises(ImageRejected, match="not a JPEG, PNG or WebP"):
+    with pytest.raises(ImageRejected, match="not a JPEG, PNG, WebP, HEIC"):
         decode(file_of(corners(), image_format), field="image")
 
 
@@ -76,9 +78,9 @@ def test_a_truncated_picture_is_refused(image_format: str) -> None:
         decode(body[: len(body) * 2 // 3], field="image")
 
 
-@pytest.mark.parametrize("size", [(100_000, 100_000), (10_000, 9_000), (8_000, 5_001)])
+@pytest.mark.parametrize("size", [(100_000, 100_000), (10_000, 9_000), (10_000, 5_001)])
 def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageRejected, match="more than 40000000 pixels"):
+    with pytest.raises(ImageRejected, match="more than 50000000 pixels"):
         decode(png_of_size(*size), field="image")
 
 

@@ -65,3 +65,13 @@ def test_a_platform_that_does_not_answer_costs_an_update_not_the_job() -> None:
     with Progress(send) as progress:
         progress.report("sampling", 1)
         assert tried.wait(2)
+
+
+def test_a_second_try_does_not_take_the_percentage_back() -> None:
+    sent = Recorder()
+    with Progress(sent, interval_s=0.01) as progress:
+        for percent in (2.0, 60.0, 5.0):
+            sent.arrived.clear()
+            progress.report("sampling", percent)
+            assert sent.arrived.wait(2)
+    assert [update["percent"] for update in sent.updates] == [2.0, 60.0, 60.0]

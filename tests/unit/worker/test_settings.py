@@ -67,6 +67,38 @@ def test_empty_counts_as_absent_and_runpods_names_stand_in() -> None:
     assert settings.log_level == "INFO"
 
 
+@pytest.mark.parametrize(
+    ("bucket", "key_id", "secret"),
+    [
+        ("BUCKET_NAME", "BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY"),
+        ("STORAGE_BUCKET", "STORAGE_ACCESS_KEY", "STORAGE_SECRET_KEY"),
+        ("STORAGE_BUCKET_NAME", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_names_set_elsewhere_stand_in_for_ours(bucket: str, key_id: str, secret: str) -> None:
+    settings = Settings.from_environment({bucket: "b", key_id: "i", secret: "s"})
+    assert settings.s3_bucket == "b"
+    assert settings.s3_access_key_id == "i"
+    assert settings.s3_secret_access_key.get_secret_value() == "s"
+
+
+def test_our_own_name_wins_over_an_alias() -> None:
+    settings = Settings.from_environment(GIVEN | {"STORAGE_BUCKET": "other", "S3_REGION": ""})
+    assert settings.s3_bucket == "characters"
+
+
+@pytest.mark.parametrize(("given", "read"), [("ws", "http"), ("wss", "https"), ("http", "http")])
+def test_comfyuis_address_may_be_its_websockets(given: str, read: str) -> None:
+    settings = Settings.from_environment(GIVEN | {"COMFYUI_URL": f"{given}://host:8188"})
+    assert settings.comfyui_url == f"{read}://host:8188"
+
+
+def test_no_name_of_a_secret_reaches_a_child_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STORAGE_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "RUNPOD_API_KEY"):
+        monkeypatch.setenv(name, "hush")
+    assert "hush" not in inherited_environment().values()
+
+
 def test_secrets_are_never_shown() -> None:
     settings = Settings.from_environment(GIVEN)
     assert "very-secret" not in repr(settings) + str(settings.model_dump())
@@ -76,7 +108,7 @@ def test_secrets_are_never_shown() -> None:
 def test_two_jobs_at_a_time_unless_it_trains() -> None:
     assert Settings.from_environment(GIVEN).concurrency == 1
     generating = GIVEN | {"WORKER_TASKS": "image, video"}
-    assert Settings.from_environment(generating).concurrency == 2
+    assert Settings.from_environment(generating).concurrency == 4
     assert Settings.from_environment(generating | {"JOBS_IN_FLIGHT": "8"}).concurrency == 8
     assert Settings.from_environment(GIVEN | {"JOBS_IN_FLIGHT": "8"}).concurrency == 1
 

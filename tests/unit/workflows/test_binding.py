@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflows.binding import LoraUse, Values, bind, links
+from workflows.binding import LoraUse, Values, bind
 from workflows.errors import InvalidParam, UnboundRole
+from workflows.graph import links
 from workflows.library import load_library
 from workflows.template import Graph, Param, Value, Workflow
 
@@ -22,6 +23,12 @@ def dangling(graph: Graph) -> list[str]:
         for name, link in links(spec["inputs"]).items()
         if link.node not in graph
     ]
+
+
+def brought(workflow: Workflow) -> dict[str, Value | None]:
+    """What any job must bring: a prompt where there is one, and every input."""
+    roles: dict[str, Value | None] = {"prompt": "x"} if "prompt" in workflow.roles else {}
+    return roles | dict.fromkeys(workflow.inputs, "placed.png")
 
 
 def test_roles_reach_their_inputs_and_the_template_stays_as_it_was() -> None:
@@ -51,7 +58,7 @@ def test_no_lora_adds_no_node() -> None:
 def test_each_lora_adds_one_node_in_the_order_given(name: str, count: int) -> None:
     workflow = LIBRARY[name]
     loras = tuple(LoraUse(f"{number}.safetensors", number / 4) for number in range(count))
-    graph = bind(workflow, Values(prefix="p", roles={}, loras=loras)).graph
+    graph = bind(workflow, Values(prefix="p", roles=brought(workflow), loras=loras)).graph
     assert len(graph) == len(workflow.graph) + count
     assert dangling(graph) == []
     chain = []
@@ -73,7 +80,7 @@ def test_an_unbound_role_raises_naming_it() -> None:
 
 
 def test_the_second_try_after_an_oom_decodes_in_tiles() -> None:
-    graph = bind(SDXL, Values(prefix="p", roles={}, sparing=True)).graph
+    graph = bind(SDXL, Values(prefix="p", roles={}, low_memory=True)).graph
     assert graph["8"]["class_type"] == "VAEDecodeTiled"
     assert graph["8"]["inputs"]["samples"] == ["3", 0]
     assert graph["8"]["inputs"]["tile_size"] == 512
@@ -166,9 +173,130 @@ def test_binding_never_leaves_a_dangling_link(chosen: list[tuple[str, float]], t
     for template in LIBRARY.values():
         formats = template.formats or (None,)
         for chosen_format in formats:
-            values = Values("p", {"prompt": text}, loras=loras, output_format=chosen_format)
-            if template.loras is None and loras:
+            roles = brought(template)
+            if "prompt" in roles:
+                roles["prompt"] = text
+            values = Values("p", roles, loras=loras, output_format=chosen_format)
+            if not template.loras and loras:
                 continue
-            if "prompt" not in template.roles:
-                values = Values("p", {}, loras=loras, output_format=chosen_format)
             assert dangling(bind(template, values).graph) == []
+
+
+PLAIN: Graph = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+    "2": {"class_type": "LoadImageMask", "inputs": {"image": "oval.png", "channel": "red"}},
+    "3": {
+        "class_type": "Combine",
+        "inputs": {"image": ["1", 0], "mask": ["2", 0], "width": ["1", 2], "low": ["5", 0]},
+    },
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "x"}},
+    "5": {"class_type": "UNETLoader", "inputs": {}},
+    "6": {"class_type": "UNETLoader", "inputs": {}},
+    "7": {"class_type": "Sample", "inputs": {"high": ["6", 0], "low": ["5", 0], "of": ["3", 0]}},
+    "8": {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "x"}},
+}
+
+
+def combining(**changes: object) -> Workflow:
+    fields: dict[str, object] = {
+        "graph": PLAIN,
+        "roles": {"width": "3.width"},
+        "limits": {},
+        "params": {},
+        "inputs": {
+            "init_image": {"bind": "1.image", "kind": "image"},
+            "mask": {"bind": "2.image", "kind": "mask", "required": False},
+        },
+        "outputs": [{"node": "8", "name": "second"}, {"node": "4", "name": "first"}],
+    }
+    return workflow(**fields | changes)
+
+
+def test_what_the_worker_offers_is_left_out_where_no_role_takes_it() -> None:
+    values = Values("p", {"init_image": "a.png"}, offered={"seed": 7, "width": 640, "height": None})
+    graph = bind(combining(), values).graph
+    assert graph["3"]["inputs"]["width"] == 640
+    assert (
+        bind(
+            combining(), Values("p", {"init_image": "a.png", "width": 8}, offered={"width": 9})
+        ).graph["3"]["inputs"]["width"]
+        == 8
+    )
+
+
+def test_an_offer_obeys_the_limits_and_a_budget_skips_what_a_node_computes() -> None:
+    budgets = [{"roles": ["width", "steps"], "maximum": 10}]
+    template = combining(budgets=budgets, roles={"width": "3.width", "steps": "3.low"})
+    assert bind(template, Values("p", {"init_image": "a.png"})).graph["3"]["inputs"]["width"] == [
+        "1",
+        2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("roles", "field"),
+    [({}, "init_image"), ({"init_image": "a.png"}, "inputs.mask")],
+)
+def test_a_required_input_is_missed_by_its_field(
+    roles: dict[str, Value | None], field: str
+) -> None:
+    inputs = {name: given.model_dump() for name, given in combining().inputs.items()}
+    inputs["mask"]["required"] = None
+    with pytest.raises(InvalidParam, match="is required by workflow 'w'") as caught:
+        bind(combining(inputs=inputs), Values("p", roles))
+    assert caught.value.field == field
+
+
+def test_an_optional_input_that_is_not_brought_leaves_with_its_loader() -> None:
+    graph = bind(combining(), Values("p", {"init_image": "a.png"})).graph
+    assert "2" not in graph
+    assert "mask" not in graph["3"]["inputs"]
+    graph = bind(combining(), Values("p", {"init_image": "a.png", "mask": "m.png"})).graph
+    assert graph["2"]["inputs"]["image"] == "m.png"
+
+
+def test_a_file_of_the_workflow_stands_in_for_an_input() -> None:
+    inputs = {"mask": {"bind": "2.image", "kind": "mask"}}
+    template = combining(inputs=inputs, files={"oval.png": Path("/w/files/oval.png")})
+    assert not template.is_required("mask")
+    graph = bind(template, Values("p", {}, files={"oval.png": "w-0/oval.png"})).graph
+    assert graph["2"]["inputs"]["image"] == "w-0/oval.png"
+
+
+def test_what_a_workflow_requires_is_asked_for() -> None:
+    template = combining(required=["width", "characters"], loras={"model": "6.0"}, inputs={})
+    with pytest.raises(InvalidParam, match="width: is required"):
+        bind(template, Values("p", {}))
+    with pytest.raises(InvalidParam, match="character_id: is required"):
+        bind(template, Values("p", {"width": 8}))
+    graph = bind(template, Values("p", {"width": 8}, loras=(LoraUse("a", 1),))).graph
+    assert "lora_1" in graph
+
+
+def test_every_chain_carries_every_character() -> None:
+    template = combining(inputs={}, loras={"model": ["6.0", "5.0"]})
+    loras = (LoraUse("a", 1), LoraUse("b", 0.5))
+    graph = bind(template, Values("p", {}, loras=loras)).graph
+    assert graph["7"]["inputs"]["high"] == ["lora_2", 0]
+    assert graph["7"]["inputs"]["low"] == graph["3"]["inputs"]["low"] == ["lora_2_2", 0]
+    assert graph["lora_1_2"]["inputs"]["model"] == ["5", 0]
+    assert graph["lora_1"]["inputs"]["model"] == ["6", 0]
+
+
+def test_limits_are_told_in_full() -> None:
+    template = combining(limits={"width": {"maximum": 16777215}}, inputs={})
+    with pytest.raises(InvalidParam, match="at most 16777215 for"):
+        bind(template, Values("p", {"width": 16777216}))
+
+
+def test_a_param_without_default_leaves_what_the_graph_says() -> None:
+    params = {"low": {"type": "int", "bind": "3.low"}}
+    graph = bind(combining(params=params, inputs={}), Values("p", {})).graph
+    assert graph["3"]["inputs"]["low"] == ["5", 0]
+
+
+def test_transparency_counts_where_the_loader_gives_it_out() -> None:
+    assert not combining().reads_alpha("init_image")
+    masked: Graph = copy.deepcopy(PLAIN)
+    masked["3"]["inputs"]["mask"] = ["1", 1]
+    assert combining(graph=masked).reads_alpha("init_image")

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from workflows.binding import LoraUse, Values, bind
-from workflows.checking import check, class_types, combo_choices
+from workflows.checking import check, check_graph, class_types, unchecked
 from workflows.library import load, load_library
+from workflows.nodespecs import declared, fits
 from workflows.template import Workflow
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,9 +77,169 @@ def test_an_output_that_saves_nothing_is_found(specs: dict[str, Any]) -> None:
 
 
 def test_both_forms_of_a_combo_are_read() -> None:
-    assert combo_choices([["a", "b"], {}]) == ["a", "b"]
-    assert combo_choices(["COMBO", {"options": ["a"]}]) == ["a"]
-    assert combo_choices(["INT", {"min": 0}]) is None
+    inputs = {"a": [["a", "b"], {}], "b": ["COMBO", {"options": ["a"]}], "c": ["INT", {"min": 0}]}
+    known = declared({"input": {"required": inputs}}, {})
+    assert [known[name].choices for name in "abc"] == [["a", "b"], ["a"], None]
+
+
+@pytest.mark.parametrize(
+    ("received", "wanted", "verdict"),
+    [
+        ("IMAGE", "IMAGE", True),
+        ("IMAGE", "MASK", False),
+        ("*", "IMAGE", True),
+        ("IMAGE", "LATENT,*", True),
+        ("IMAGE,MASK", "MASK,LATENT", True),
+        ("INT, FLOAT", "FLOAT", True),
+        ("COMFY_MATCHTYPE_V3", "IMAGE", True),
+        ("IMAGE", "COMFY_MATCHTYPE_V3", True),
+        (["a"], "COMBO", True),
+        (["a"], ["a"], True),
+        (["a"], ["b"], False),
+        ("COMBO", ["a"], False),
+    ],
+)
+def test_types_fit_as_comfyui_says(received: Any, wanted: Any, verdict: bool) -> None:  # noqa: FBT001 - a case
+    assert fits(received, wanted) is verdict
+
+
+IMAGE = ["IMAGE", {}]
+GROWING: dict[str, Any] = {
+    "output": ["IMAGE"],
+    "python_module": "comfy_extras.nodes_x",
+    "input": {
+        "required": {
+            "images": [
+                "COMFY_AUTOGROW_V3",
+                {
+                    "template": {
+                        "input": {"required": {"image": IMAGE}},
+                        "prefix": "image",
+                        "min": 2,
+                        "max": 9,
+                    }
+                },
+            ],
+            "mode": [
+                "COMFY_DYNAMICCOMBO_V3",
+                {
+                    "options": [
+                        {
+                            "key": "scale",
+                            "inputs": {"required": {"by": ["FLOAT", {"min": 0, "max": 8}]}},
+                        },
+                        {"key": "none", "inputs": {}},
+                    ]
+                },
+            ],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"images.image0": ["1", 0], "images.image1": ["1", 0], "mode": "none"}, ""),
+        ({"images.image0": ["1", 0], "mode": "none"}, "lacks the required input 'images.image1'"),
+        ({"images.image0": ["1", 0], "images.image1": ["1", 1]}, "wants IMAGE, gets MASK"),
+        ({"images.image0": ["1", 0], "images.image1": ["1", 0], "mode": "scale"}, "'mode.by'"),
+        (
+            {"images.image0": ["1", 0], "images.image1": ["1", 0], "mode": "scale", "mode.by": 9},
+            "mode.by is 9; allowed is 0 to 8",
+        ),
+    ],
+)
+def test_inputs_that_grow_and_choices_that_bring_inputs(
+    specs: dict[str, Any], inputs: dict[str, Any], words: str
+) -> None:
+    specs |= {"Growing": GROWING}
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+        "2": {"class_type": "Growing", "inputs": inputs},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"}},
+    }
+    told = "; ".join(found.text for found in check_graph(graph, specs, ["3"]))
+    assert words in told if words else not told
+
+
+def sdxl(**nodes: dict[str, Any]) -> Workflow:
+    graph = copy.deepcopy(dict(LIBRARY["sdxl"].graph))
+    for node, inputs in nodes.items():
+        graph[node[1:]] = {**graph[node[1:]], "inputs": {**graph[node[1:]]["inputs"], **inputs}}
+    return LIBRARY["sdxl"].model_copy(update={"graph": graph})
+
+
+def test_only_what_is_sent_counts(specs: dict[str, Any]) -> None:
+    """A leftover of a package that is not there, and a literal that a param always replaces."""
+    graph = copy.deepcopy(dict(LIBRARY["sdxl"].graph))
+    graph["99"] = {"class_type": "Image Comparer (rgthree)", "inputs": {"image_a": ["8", 0]}}
+    graph["4"] = {**graph["4"], "inputs": {"ckpt_name": "authors_own.safetensors"}}
+    param = {"type": "string", "bind": "4.ckpt_name", "default": "sd_xl_base_1.0.safetensors"}
+    fields = LIBRARY["sdxl"].model_dump() | {"graph": graph}
+    assert (
+        problems(specs, Workflow.model_validate(fields | {"params": {"checkpoint": param}})) == []
+    )
+    param["default"] = "gone.safetensors"
+    changed = Workflow.model_validate(fields | {"params": {"checkpoint": param}})
+    assert problems(specs, changed) == [("model_missing", "gone.safetensors")]
+
+
+def test_a_node_that_is_not_comfyuis_own_is_left_to_comfyui(specs: dict[str, Any]) -> None:
+    specs["VAEDecode"]["output"] = ["LATENT"]
+    specs["SaveImage"]["python_module"] = "custom_nodes.mine"
+    assert check(LIBRARY["sdxl"], specs) == ()
+    assert [found.subject for found in unchecked(LIBRARY["sdxl"], specs)] == ["9"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n3": {"steps": 0}}, "steps is 0; allowed is 1 to 10000"),
+        ({"n3": {"steps": "many"}}, "steps is 'many'; INT is wanted"),
+        ({"n3": {"latent_image": ["5"]}}, "is a list, and not a link"),
+        ({"n3": {"latent_image": ["55", 0]}}, "links to node '55', not there"),
+        ({"n3": {"latent_image": ["5", 4]}}, "an output that is not there"),
+        ({"n3": {"latent_image": ["3", 0]}}, "is fed by itself"),
+    ],
+)
+def test_what_comfyui_is_certain_to_refuse_is_found(
+    specs: dict[str, Any], change: dict[str, dict[str, Any]], words: str
+) -> None:
+    assert words in "; ".join(found.text for found in check(sdxl(**change), specs))
+
+
+def test_what_only_an_unknown_input_links_to_is_nobodys_business(specs: dict[str, Any]) -> None:
+    assert check(sdxl(n3={"extra": ["5", 9]}), specs) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"roles": {"seed": "3.model"}}, "[roles]: seed: 3.model takes MODEL"),
+        ({"roles": {"prompt": "3.steps"}}, "[roles]: prompt: 3.steps takes INT"),
+        ({"loras": ({"model": "4.2"},)}, "[loras]: 4.2 gives VAE, and a MODEL is wanted"),
+        ({"loras": ({"model": "4.7"},)}, "[loras]: 4.7 gives nothing, and a MODEL is wanted"),
+    ],
+)
+def test_a_declaration_that_does_not_fit_its_node_is_found(
+    specs: dict[str, Any], changes: dict[str, Any], words: str
+) -> None:
+    changed = Workflow.model_validate(LIBRARY["sdxl"].model_dump() | changes)
+    assert words in "; ".join(found.text for found in check(changed, specs))
+
+
+def test_an_input_of_a_kind_that_its_loader_does_not_read_is_found(specs: dict[str, Any]) -> None:
+    declared_so = {"init_image": {"bind": "10.image", "kind": "audio"}}
+    changed = LIBRARY["sdxl_img2img"].model_dump() | {"inputs": declared_so}
+    told = "; ".join(found.text for found in check(Workflow.model_validate(changed), specs))
+    assert "[inputs.init_image]: kind is audio; 10.image takes files of kind image" in told
+
+
+def test_a_file_that_nobody_brings_is_found_with_the_remedy(specs: dict[str, Any]) -> None:
+    changed = LIBRARY["sdxl_img2img"].model_dump() | {"inputs": {}}
+    told = "; ".join(found.text for found in check(Workflow.model_validate(changed), specs))
+    assert "put it into the workflow's files/, or let jobs bring it by [inputs.NAME]" in told
 
 
 def test_a_video_model_of_another_family_plugs_in_without_code() -> None:

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from worker.errors import ExecutionFailed
-from worker.generation.pictures import ImageFormat, finish_picture
+from worker.generation.pictures import finish_picture
+from worker.media import ImageFormat
 
 
 def saved(path: Path, mode: str = "RGB") -> Path:
@@ -51,3 +52,17 @@ def test_a_file_that_is_not_whole_is_a_failure(tmp_path: Path, keep: int) -> Non
     with pytest.raises(ExecutionFailed) as caught:
         finish_picture(path, "png", None)
     assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("jpeg", (255, 255, 255)), ("webp", (0, 0, 0, 0))])
+def test_transparency_is_kept_or_put_on_white(
+    tmp_path: Path, name: ImageFormat, expected: tuple[int, ...]
+) -> None:
+    """As for a picture that a job brings: never black, never silently dropped."""
+    path = tmp_path / "a.png"
+    Image.new("RGBA", (64, 32), (0, 0, 0, 0)).save(path)
+    with Image.open(finish_picture(path, name, None).path) as image:
+        pixel = image.getpixel((5, 5))
+    assert isinstance(pixel, tuple)
+    assert len(pixel) == len(expected)
+    assert pixel[-1] == expected[-1]

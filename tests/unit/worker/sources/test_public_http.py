@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from worker.cancel import Deadline
 from worker.errors import Cancelled, SourceForbidden, SourceUnreachable
+from worker.sources import public_http
 from worker.sources.public_address import Address, is_public
 from worker.sources.public_http import PublicHttp
 
@@ -366,3 +368,10 @@ def test_a_certificate_is_checked_against_the_name() -> None:
         with pytest.raises(SourceUnreachable):
             fetch(f"https://photos.example:{port}/")
         thread.join()
+
+
+@pytest.mark.parametrize("location", ["http://[bad", "//[::1", "http://a]b/"])
+def test_a_redirect_to_what_is_no_url_is_a_source_that_cannot_be_had(location: str) -> None:
+    exchange = public_http._Exchange(PublicHttp(), "photo.url", 1, Deadline(1))
+    with pytest.raises(SourceUnreachable, match="redirected to what is no URL"):
+        exchange._redirected("http://example.com/", location)

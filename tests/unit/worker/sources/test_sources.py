@@ -143,3 +143,9 @@ def test_without_prefixes_no_key_is_allowed(reader: SourceReader) -> None:
     closed = SourceReader(reader._store, SourceOptions(key_prefixes=()))
     with pytest.raises(SourceForbidden):
         closed.read(Source(key="inputs/a"), field="image")
+
+
+def test_what_is_larger_than_a_picture_has_its_time_by_its_size() -> None:
+    reader = SourceReader(None, SourceOptions(max_bytes=1_000, timeout_s=20))  # type: ignore[arg-type]
+    assert reader._time_for(1_000) == 20
+    assert reader._time_for(2_000_000_000) == 2_000

@@ -180,3 +180,33 @@ def test_captions_are_one_line_and_bounded() -> None:
     assert caption_text(b"a\tb\r\n\r\nc\x1b[0m") == "a b c [0m"
     assert len(caption_text(b"x" * 9000)) == 2000
     assert caption_text(b"caf\xc3\xa9 \xff") == "café \ufffd"
+
+
+def test_captions_are_found_and_read_as_the_trainers_do(tmp_path: Path) -> None:
+    given = {
+        "set/images/A.JPG": b"a",
+        "set/captions/a.txt": "in a sibling folder".encode("utf-16"),
+        "set/b.jpg": b"b",
+        "set/b.caption": b"k\xe4se \x96 dash",
+        "set/c.jpg": b"c",
+        "set/c.jpg.txt": b"\xef\xbb\xbfwhole name",
+        "set/c.npz": b"latents",
+        "set/IMG_1.AAE": b"edits",
+        "set/.ipynb_checkpoints/b-checkpoint.jpg": b"copy",
+        "@eaDir/b.jpg": b"thumbnail",
+        "shot 12:00:00.jpg": b"d",
+        ".": b"",
+    }
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name, body in given.items():
+            opened.writestr(name, body)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    found = unpack(archive, folder, ArchiveLimits(photos=4), lambda: None)
+    assert {photo.name: photo.caption for photo in found} == {
+        "set/images/A.JPG": "in a sibling folder",
+        "set/b.jpg": "käse \u2013 dash",
+        "set/c.jpg": "whole name",
+        "shot 12:00:00.jpg": None,
+    }

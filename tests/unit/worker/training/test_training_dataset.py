@@ -13,18 +13,21 @@ from PIL import Image, ImageCms
 from worker.cancel import CancelToken
 from worker.contract import Photo, Source
 from worker.errors import Cancelled, DatasetRejected, SourceForbidden, SourceUnreachable
+from worker.pictures import PictureOptions, Pictures
 from worker.training.captions import TemplateCaptioner
 from worker.training.dataset import (
     digest_of,
     judge_photos,
     manifest,
     require_enough,
+    restored,
     write_captions,
 )
 from worker.training.fetching import Check, Fetched, Limits, fetch_archive, fetch_photos
 from worker.training.trainer import PreparedPhoto
 
-LIMITS = Limits(resolution=256, photo_bytes=400_000, archive_bytes=9_000_000, photo_pixels=10**6)
+LIMITS = Limits(resolution=256, photo_bytes=400_000, archive_bytes=9_000_000)
+PICTURES = Pictures(PictureOptions(max_pixels=10**6))
 WORDS = ("mrzkqv", "person")
 
 
@@ -157,7 +160,7 @@ def test_every_photo_gets_its_verdict(folders: tuple[Path, Path]) -> None:
     broken.write_bytes(b"\x89PNG\r\n\x1a\n cut off")
     gone = Fetched(5, "images.5", None)
     judged = judge_photos(
-        [*fetched, Fetched(4, "images.4", broken), gone], out, LIMITS, nothing, ignore
+        [*fetched, Fetched(4, "images.4", broken), gone], out, LIMITS, PICTURES, nothing, ignore
     )
     kinds = [
         (verdict.kind, [reason.code for reason in verdict.reasons]) for verdict in judged.verdicts
@@ -171,7 +174,7 @@ def test_every_photo_gets_its_verdict(folders: tuple[Path, Path]) -> None:
         ("rejected", ["unreadable"]),
     ]
     sentences = [verdict.reasons[0].message for verdict in judged.verdicts[4:]]
-    assert sentences == ["It is not a JPEG, PNG or WebP picture.", "It could not be read."]
+    assert sentences == ["The picture is truncated or damaged.", "It could not be read."]
     assert sorted(path.name for path in out.iterdir()) == ["000.png", "003.png"]
     assert not list(incoming.iterdir())
 
@@ -189,7 +192,7 @@ def test_photos_become_upright_opaque_rgb_pngs(folders: tuple[Path, Path]) -> No
     picture(3).save(incoming / "2", "PNG", icc_profile=profile)
     picture(4, mode="L").save(incoming / "3", "PNG")
     fetched = [Fetched(n, str(n), incoming / str(n)) for n in range(4)]
-    judged = judge_photos(fetched, out, LIMITS, nothing, ignore)
+    judged = judge_photos(fetched, out, LIMITS, PICTURES, nothing, ignore)
     assert (judged.photos[0].width, judged.photos[0].height) == (360, 420)
     for photo in judged.photos:
         with Image.open(photo.path) as image:
@@ -205,14 +208,16 @@ def test_photos_become_upright_opaque_rgb_pngs(folders: tuple[Path, Path]) -> No
 def test_a_picture_with_too_many_pixels(folders: tuple[Path, Path]) -> None:
     Image.new("L", (1100, 1000)).save(folders[0] / "0", "PNG")
     given = [Fetched(0, "0", folders[0] / "0")]
-    (verdict,) = judge_photos(given, folders[1], LIMITS, nothing, ignore).verdicts
+    (verdict,) = judge_photos(given, folders[1], LIMITS, PICTURES, nothing, ignore).verdicts
     (reason,) = verdict.reasons
-    assert reason.message == "The picture has more than 1000000 pixels; scale it down."
+    assert reason.message == (
+        "The picture has 1100000 pixels, more than 1000000 pixels; scale it down."
+    )
 
 
 def test_large_photos_are_scaled_to_what_the_training_needs(folders: tuple[Path, Path]) -> None:
     fetched = files(folders[0], picture(0, (1200, 800)))
-    (photo,) = judge_photos(fetched, folders[1], LIMITS, nothing, ignore).photos
+    (photo,) = judge_photos(fetched, folders[1], LIMITS, PICTURES, nothing, ignore).photos
     with Image.open(photo.path) as image:
         assert 256**2 <= image.width * image.height < 100_000
     assert (photo.width, photo.height) == (1200, 800)
@@ -222,7 +227,7 @@ def test_fewer_than_five_usable_photos_are_refused_with_all_verdicts(
     folders: tuple[Path, Path],
 ) -> None:
     fetched = files(folders[0], *(picture(n) for n in range(4)), picture(0))
-    judged = judge_photos(fetched, folders[1], LIMITS, nothing, ignore)
+    judged = judge_photos(fetched, folders[1], LIMITS, PICTURES, nothing, ignore)
     with pytest.raises(DatasetRejected, match="Only 4 of 5") as caught:
         require_enough(judged, "images")
     verdicts = [photo["verdict"] for photo in caught.value.details["photos"]]
@@ -232,14 +237,15 @@ def test_fewer_than_five_usable_photos_are_refused_with_all_verdicts(
 def test_the_users_captions_win(folders: tuple[Path, Path]) -> None:
     fetched = files(folders[0], picture(0), picture(1))
     given = [fetched[0], Fetched(1, "b", fetched[1].path, "smiling\non a beach")]
-    judged = judge_photos(given, folders[1], LIMITS, nothing, ignore)
+    judged = judge_photos(given, folders[1], LIMITS, PICTURES, nothing, ignore)
     dataset = write_captions(judged, given, TemplateCaptioner(*WORDS), WORDS, ignore)
     captions = [path.read_text() for path in sorted(folders[1].glob("*.txt"))]
     assert captions == ["mrzkqv person", "mrzkqv person, smiling on a beach"]
     assert [photo.caption for photo in dataset.photos] == captions
-    shown = manifest(dataset, judged.verdicts)
-    assert [photo["caption"] for photo in shown["photos"]] == captions
-    assert shown["digest"] == dataset.digest
+    shown = manifest(dataset, judged.verdicts, "template")
+    assert [photo.caption for photo in shown.photos] == captions
+    assert shown.digest == dataset.digest
+    assert restored(shown, folders[1]) == dataset
 
 
 def test_the_digest_names_photos_and_captions_whatever_their_order() -> None:
@@ -255,7 +261,7 @@ def test_the_digest_names_photos_and_captions_whatever_their_order() -> None:
 def test_progress_comes_to_its_end(folders: tuple[Path, Path]) -> None:
     shares: list[float] = []
     fetched = files(folders[0], *(picture(n) for n in range(3)))
-    judge_photos(fetched, folders[1], LIMITS, nothing, shares.append)
+    judge_photos(fetched, folders[1], LIMITS, PICTURES, nothing, shares.append)
     assert max(shares) == 1
     assert len(shares) == 3
 
@@ -264,4 +270,6 @@ def test_a_cancel_ends_the_preparation(folders: tuple[Path, Path]) -> None:
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        judge_photos(files(folders[0], picture(0)), folders[1], LIMITS, token.check, ignore)
+        judge_photos(
+            files(folders[0], picture(0)), folders[1], LIMITS, PICTURES, token.check, ignore
+        )

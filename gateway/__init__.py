@@ -1,0 +1,1 @@
+"""The HTTP API in front of an endpoint: stateless, the bucket is its memory."""

@@ -1,0 +1,58 @@
+import pytest
+
+from worker.contract import ImageJob, parse_job
+from worker.generation.generate import MAX_DRAWN_SEED, drawn_seed
+from worker.generation.inputs import Placed
+from worker.generation.manifest import described_input
+from worker.image import fitted
+
+
+def image_job(**fields: object) -> ImageJob:
+    job = parse_job({"task": "image", "prompt": "x"} | fields)
+    assert isinstance(job, ImageJob)
+    return job
+
+
+def test_a_drawn_seed_belongs_to_the_job_and_survives_javascript() -> None:
+    seeds = {drawn_seed(f"job-{number}") for number in range(1000)}
+    assert len(seeds) == 1000
+    assert drawn_seed("job-1") == drawn_seed("job-1")
+    assert max(seeds) <= MAX_DRAWN_SEED
+
+
+def test_the_described_input_is_the_job_again() -> None:
+    raw = {"task": "image", "prompt": "x", "steps": 3, "init_image": {"key": "inputs/a.png"}}
+    assert described_input(parse_job(raw)) == raw  # type: ignore[arg-type] # an image job
+
+
+def test_base64_is_described_by_its_digest() -> None:
+    job = image_job(init_image={"base64": "aGk="})
+    assert set(described_input(job)["init_image"]) == {"base64_sha256"}
+
+
+def test_a_sources_url_is_described_without_what_may_be_secret() -> None:
+    url = "https://user:pw@example.com/p.png?X-Amz-Signature=abc&sig=def#part"
+    described = described_input(image_job(init_image={"url": url}))
+    assert described["init_image"] == {"url": "https://example.com/p.png"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "init", "expected"),
+    [
+        ({}, None, (None, None)),
+        ({"width": 512}, None, (512, None)),
+        ({}, (1000, 1000), (1024, 1024)),
+        ({}, (4000, 2000), (1472, 704)),
+        ({}, (100, 4000), (256, 2048)),
+        ({"width": 512}, (2000, 1000), (512, 256)),
+        ({"height": 512}, (2000, 1000), (1024, 512)),
+        ({"width": 512, "height": 640}, (2000, 1000), (512, 640)),
+    ],
+)
+def test_open_sides_follow_the_init_image(
+    fields: dict[str, int],
+    init: tuple[int, int] | None,
+    expected: tuple[int | None, int | None],
+) -> None:
+    placed = Placed("a.png", *init) if init else None
+    assert fitted(image_job(**fields), placed) == expected
