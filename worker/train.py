@@ -163,7 +163,7 @@ def verify(
         training=settings_of(work.job, spec, trainer, settings.train_checkpoint),
         dataset=described,
         check=check,
-        warnings=warnings_of(described.photos, warning),
+        warnings=warnings_of(described, warning),
         losses=work.losses.curve(),
     )
     # The record says that the weights beside it are whole and checked, so it comes last.

@@ -129,3 +129,4 @@ def test_a_training(traced: tuple[Tracer, TrainingHarness]) -> None:
     assert result["character"], result
     sys.stdout.write(shown("A training", tracer))
     assert len(tracer.modules) <= TRAINING_MODULES
+    assert set(tracer.mutual()) <= KNOWN_MUTUAL

@@ -51,7 +51,7 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
                 job.images or [], sources, incoming, limits, pool, check_cancelled
             )
         judged = judge_photos(
-            fetched,
+            fetched.photos,
             work.folder.fresh(_PHOTOS),
             limits,
             work.resources.pictures,
@@ -63,7 +63,7 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
     captioner = load_tagger(settings.tagger_dir) or TemplateCaptioner(work.trigger, work.class_noun)
     with work.context.timings.phase("captions"):
         words = (work.trigger, work.class_noun)
-        dataset = write_captions(judged, fetched, captioner, words, work.on_caption)
-    described = manifest(dataset, judged.verdicts, captioner.name)
+        dataset = write_captions(judged, fetched.photos, captioner, words, work.on_caption)
+    described = manifest(dataset, judged.verdicts, captioner.name, fetched.unused)
     work.folder.save(_DATASET, described)
     return dataset, described

@@ -4,7 +4,6 @@ Whoever finds a registered version without a report reads its record and finishe
 report is the record with what came after, and its presence says that all is done.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -15,7 +14,6 @@ from worker.results import (
     CharacterResult,
     DatasetResult,
     LoraCheckResult,
-    PhotoResult,
     PreviewsResult,
     Result,
     StoredOutput,
@@ -82,8 +80,9 @@ def metadata_of(
     }
 
 
-def warnings_of(photos: Sequence[PhotoResult], trigger: str | None) -> list[str]:
+def warnings_of(dataset: DatasetResult, trigger: str | None) -> list[str]:
     """Sentences about what makes a character worse than it could be."""
+    photos = dataset.photos
     used = sum(photo.verdict != "rejected" for photo in photos)
     warned = sum(photo.verdict == "warned" for photo in photos)
     sentences = [trigger] if trigger else []
@@ -93,4 +92,8 @@ def warnings_of(photos: Sequence[PhotoResult], trigger: str | None) -> list[str]
         sentences.append(f"{len(photos) - used} of {len(photos)} photos were rejected.")
     if warned:
         sentences.append(f"{warned} photos have weaknesses; dataset.photos says which.")
+    if dataset.unused_count:
+        sentences.append(
+            f"{dataset.unused_count} files were not used; dataset.unused says which and why."
+        )
     return sentences

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from worker.cancel import CancelToken
 from worker.errors import Cancelled, DiskFull, EngineUnavailable
 from worker.progress import Progress
-from worker.results import PhotoResult
+from worker.results import DatasetResult, PhotoResult
 from worker.training.base_model import find_checkpoint, trained_layers
 from worker.training.handover import engine_restored, gpu_memory, gpu_released
 from worker.training.record import warnings_of
@@ -201,13 +201,14 @@ def test_warnings_say_what_could_be_better() -> None:
         return PhotoResult(index=0, name="a.jpg", verdict=verdict)
 
     photos = [photo("kept") for _ in range(6)] + [photo("warned"), photo("rejected")]
-    assert warnings_of(photos, "The trigger …") == [
+    assert warnings_of(DatasetResult(photos=photos, unused_count=3), "The trigger …") == [
         "The trigger …",
         "Only 7 photos were usable; 10 or more are better.",
         "1 of 8 photos were rejected.",
         "1 photos have weaknesses; dataset.photos says which.",
+        "3 files were not used; dataset.unused says which and why.",
     ]
-    assert warnings_of([photo("kept")] * 20, None) == []
+    assert warnings_of(DatasetResult(photos=[photo("kept")] * 20), None) == []
 
 
 def test_the_layers_to_adapt_are_read_from_the_checkpoint(tmp_path: Path) -> None:
