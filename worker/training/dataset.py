@@ -18,7 +18,7 @@ from worker.media import Picture
 from worker.pictures import Pictures
 from worker.results import DatasetResult, PhotoResult, UnusedFileResult
 from worker.training.captions import Captioner, with_trigger
-from worker.training.fetching import Check, Fetched, Limits
+from worker.training.fetching import Check, Fetched, Limits, OnShare
 from worker.training.layout import Unused
 from worker.training.photos import (
     PhotoFacts,
@@ -37,9 +37,6 @@ GOOD_PHOTOS: Final = 10
 _UNUSED_SHOWN: Final = 100
 _NAME_SHOWN: Final = 200  # characters
 _AT_ONCE: Final = 2  # a decoded 24 MP photo takes 100 MB
-
-OnShare = Callable[[float], None]
-"""Told how much of a stage is done, from 0 to 1; cheap, from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from worker.training.layout import Unused
 from worker.training.photos import Reason
 
 Check = Callable[[], None]
+OnShare = Callable[[float], None]
+"""Told how much of a stage is done, from 0 to 1; cheap, from any thread."""
 
 
 class Reader(Protocol):
@@ -27,6 +29,7 @@ class Reader(Protocol):
         field: str,
         max_bytes: int,
         check_cancelled: Check | None = None,
+        on_share: OnShare | None = None,
     ) -> int:
         """Write a source to a path; nothing is left there on failure."""
         ...
@@ -106,9 +109,16 @@ def fetch_photos(
 
 
 def fetch_archive(
-    source: Source, reader: Reader, folder: Path, limits: Limits, check_cancelled: Check
+    source: Source,
+    reader: Reader,
+    folder: Path,
+    limits: Limits,
+    check_cancelled: Check,
+    on_share: OnShare | None = None,
 ) -> FetchedPhotos:
     """Fetch an archive and unpack its photos; the archive itself is removed again.
+
+    `on_share` is told how much of the archive has come.
 
     Raises:
         DatasetRejected: the archive is unusable or beyond its bounds.
@@ -121,6 +131,7 @@ def fetch_archive(
         field="archive",
         max_bytes=limits.archive_bytes,
         check_cancelled=check_cancelled,
+        on_share=on_share,
     )
     bounds = ArchiveLimits(photo_bytes=limits.photo_bytes)
     try:

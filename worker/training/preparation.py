@@ -1,6 +1,5 @@
 """From a train job's photos to a captioned dataset on our disk."""
 
-from functools import partial
 from typing import Final
 
 from worker.results import DatasetResult
@@ -33,18 +32,20 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
     if known is not None:
         photos = work.folder.path / _PHOTOS
         return restored(known, photos), known
-    job, check_cancelled, progress = work.job, work.context.cancel.check, work.progress
+    job, check_cancelled = work.job, work.context.cancel.check
     settings, sources = work.resources.settings, work.resources.sources
     limits = Limits(
         resolution=resolution_of(job, work.gpu_memory),
         photo_bytes=settings.source_max_bytes,
         archive_bytes=settings.archive_max_bytes,
     )
-    progress.at("photos")
+    work.progress.at("photos")
     with work.context.timings.phase("photos"):
         incoming = work.folder.fresh("incoming")
         if job.archive is not None:
-            fetched = fetch_archive(job.archive, sources, incoming, limits, check_cancelled)
+            fetched = fetch_archive(
+                job.archive, sources, incoming, limits, check_cancelled, work.on_fetched
+            )
         else:
             pool = work.resources.pool
             fetched = fetch_photos(
@@ -56,7 +57,7 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
             limits,
             work.resources.pictures,
             check_cancelled,
-            partial(progress.at, "photos"),
+            work.on_judged,
         )
     require_enough(judged, "archive" if job.images is None else "images")
     # The tagger where its files are in the image, else the same two words for every photo.

@@ -26,7 +26,7 @@ from worker.results import (
     TrainingSettings,
     TrainResult,
 )
-from worker.storage.content_type import content_type_for
+from worker.storage.upload import content_type_for
 from worker.training import previews
 from worker.training.drawing import draw_curve, draw_sheet
 from worker.training.previews import Previews
@@ -162,7 +162,7 @@ def _result(
     """The report with fresh URLs, and with what the character is called and uses by now."""
     character = report.character
     head = resources.registry.get(character.character_id, tombstone=True)
-    lifetime = resources.settings.url_lifetime_s
+    lifetime = resources.settings.url_expires_s
     outputs = []
     for output in report.outputs:
         url = resources.store.presign(output.key, lifetime)

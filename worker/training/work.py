@@ -71,7 +71,7 @@ class TrainingFolder:
         self.path.mkdir(exist_ok=True)
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def fresh(self, name: str) -> Path:
@@ -186,6 +186,14 @@ class TrainingWork:
     folder: TrainingFolder
     progress: TrainingProgress
     losses: LossLog
+
+    def on_fetched(self, share: float) -> None:
+        """Report the share of the download that is done: half of the stage."""
+        self.progress.at("photos", share / 2)
+
+    def on_judged(self, share: float) -> None:
+        """Report the share of the photos that is judged: the other half."""
+        self.progress.at("photos", (1 + share) / 2)
 
     def on_caption(self, share: float) -> None:
         """Report the share of captions that is done; raises `Cancelled`."""

@@ -26,7 +26,7 @@ from worker.training.dataset import (
     restored,
     write_captions,
 )
-from worker.training.fetching import Check, Fetched, Limits, fetch_archive, fetch_photos
+from worker.training.fetching import Check, Fetched, Limits, OnShare, fetch_archive, fetch_photos
 from worker.training.kohya_command import dataset_toml
 from worker.training.trainer import PreparedPhoto
 
@@ -62,6 +62,7 @@ class FolderReader:
         field: str,
         max_bytes: int,
         check_cancelled: Check | None = None,
+        on_share: OnShare | None = None,  # noqa: ARG002 - the protocol's
     ) -> int:
         if check_cancelled is not None:
             check_cancelled()
