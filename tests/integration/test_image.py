@@ -40,6 +40,7 @@ def loras_in(graph: dict[str, Any]) -> list[tuple[str, float]]:
 def test_a_picture_without_a_character(harness: WorkerHarness) -> None:
     result = harness.run(SMALL | {"seed": 11, "negative_prompt": "fog"}, job_id="plain")
     (output,) = result["outputs"]
+    assert result["workflow"]["name"] == "sdxl"
     body = fetched(output["url"])
     assert hashlib.sha256(body).hexdigest() == output["sha256"]
     assert len(body) == output["bytes"]

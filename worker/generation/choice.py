@@ -50,10 +50,12 @@ def choose_workflow(
         workflow = default_workflow(kind, base_model, resources)
         if workflow is not None:
             return Choice(workflow, records)
-    had = ", ".join(dict.fromkeys(name for names in known for name in names))
+    told = " and ".join(
+        f"{use.character_id!r} was trained on {', '.join(names) or 'nothing'}"
+        for use, names in zip(uses, known, strict=True)
+    )
     raise InvalidInput(
-        f"character_id: no {kind} workflow of this worker fits the job's characters (their base "
-        f"models: {had or 'none'}); name one in workflow, or add one.",
+        f"character_id: {told}; no {kind} workflow of this worker fits. Add one, or name another.",
         field="character_id",
         details={"base_models": sorted({name for names in known for name in names})},
     )
