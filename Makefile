@@ -17,9 +17,10 @@ serve: $(STAMP) ## A RunPod endpoint on this machine, on port 8000, until you st
 test: lint types $(STAMP) ## Lint, types and every test: what decides whether a change lands
 	$(BIN)/pytest
 
-lint: $(STAMP) ## ruff, rules and format
+lint: $(STAMP) ## ruff (rules and format), and what may import what
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy

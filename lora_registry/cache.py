@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from lora_registry.cache_directory import CacheDirectory, CacheUsage
+from lora_registry.cache_directory import CacheDirectory, CacheUsage, LockTimeout, exclusive
 from lora_registry.character import UsableVersion
 from lora_registry.errors import (
     CacheBusy,
@@ -29,7 +29,6 @@ from lora_registry.errors import (
     RegistryError,
     VersionNotFound,
 )
-from lora_registry.locks import LockTimeout, exclusive
 from lora_registry.store import ObjectMissing, Store, StoreError
 from lora_registry.tensorfile import read_header, sha256_of
 

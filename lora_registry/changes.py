@@ -35,7 +35,10 @@ def first_record(version: CharacterVersion, *, name: str) -> CharacterRecord:
 
 
 def activated(record: CharacterRecord, version: CharacterVersion) -> CharacterRecord:
-    """Make a version the active one; nothing changes if it is already.
+    """Make a version the active one, and its base model's; nothing changes if it is already.
+
+    What a rollback goes back to are versions of the same base model: one of another stays active
+    for the workflows of that other.
 
     Raises:
         CharacterDeleted: a tombstone is restored first, on purpose.
@@ -47,9 +50,11 @@ def activated(record: CharacterRecord, version: CharacterVersion) -> CharacterRe
         raise VersionNotFound(record.character_id, version.id)
     if record.active is not None and record.active.id == version.id:
         return record
-    before = () if record.active is None else (record.active.id,)
-    previous = (*record.previous, *before)[-MAX_PREVIOUS:]
-    return _carrying(record, version).model_copy(update={"previous": previous})
+    known = record.families.get(version.base_model)
+    previous = () if known is None else known.previous
+    if known is not None and known.id != version.id:
+        previous = (*previous, known.id)[-MAX_PREVIOUS:]
+    return _carrying(record, version, previous)
 
 
 def renamed(record: CharacterRecord, name: str | None) -> CharacterRecord:
@@ -72,7 +77,7 @@ def rolled_back(record: CharacterRecord, version: CharacterVersion) -> Character
     """Make the version before (`rollback_target`) the active one again; a second goes further."""
     if rollback_target(record) != version.id:
         raise VersionNotFound(record.character_id, version.id)
-    return _carrying(record, version).model_copy(update={"previous": record.previous[:-1]})
+    return _carrying(record, version, record.previous[:-1])
 
 
 def deleted(record: CharacterRecord) -> CharacterRecord:
@@ -103,7 +108,9 @@ def swept(record: CharacterRecord) -> CharacterRecord:
     """
     if not record.deleted:
         raise CharacterInUse(record.character_id)
-    return record.model_copy(update={"swept": True, "active": None, "previous": ()})
+    return record.model_copy(
+        update={"swept": True, "active": None, "previous": (), "families": {}, "references": ()}
+    )
 
 
 def stamped(record: CharacterRecord, write_id: str, now: datetime) -> CharacterRecord:
@@ -118,12 +125,17 @@ def stamped(record: CharacterRecord, write_id: str, now: datetime) -> CharacterR
     )
 
 
-def _carrying(record: CharacterRecord, version: CharacterVersion) -> CharacterRecord:
+def _carrying(
+    record: CharacterRecord, version: CharacterVersion, previous: tuple[str, ...]
+) -> CharacterRecord:
+    entry = version.of_family(previous)
     return record.model_copy(
         update={
             "active": version.active,
             "trigger": version.trigger,
             "class_noun": version.class_noun,
             "base_model": version.base_model,
+            "previous": previous,
+            "families": {**record.families, version.base_model: entry},
         }
     )

@@ -42,6 +42,30 @@ class ActiveVersion(BaseModel):
     strength: float
 
 
+class FamilyVersion(ActiveVersion):
+    """The active version for one base model; `previous` are those that a rollback goes back to."""
+
+    trigger: str
+    class_noun: str
+    previous: tuple[str, ...] = ()
+
+
+class Reference(BaseModel):
+    """A photo of the character, which workflows with an input for references take as it is.
+
+    `size` is in bytes, `width` and `height` in pixels.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    key: str
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    content_type: str
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+
+
 class CharacterVersion(Document):
     """One trained or registered LoRA; written once, never changed."""
 
@@ -72,14 +96,26 @@ class CharacterVersion(Document):
             strength=self.strength,
         )
 
+    def of_family(self, previous: tuple[str, ...]) -> FamilyVersion:
+        """The entry that a record has while this version is its base model's active one."""
+        return FamilyVersion(
+            **self.active.model_dump(),
+            trigger=self.trigger,
+            class_noun=self.class_noun,
+            previous=previous,
+        )
+
 
 class CharacterRecord(Document):
     """A character as a generation job reads it, in one object.
 
-    `trigger`, `class_noun` and `base_model` are the active version's. `previous` are the versions
-    that a rollback goes back to, the latest last; `writes` are the last write ids, by which a
-    writer knows its own success behind a lost reply and a retried job its earlier run. `swept` is
-    set on a tombstone whose files are being removed: it cannot be restored any more.
+    `active` is the version activated last, whatever its base model: what a job gets that leaves its
+    workflow open. `trigger`, `class_noun` and `base_model` are its own; an instant character has
+    none yet, and an empty base model. `families` has the active version of each base model.
+    `references` are photos for workflows that take those. `previous` are the versions that a
+    rollback goes back to, the latest last; `writes` are the last write ids, by which a writer knows
+    its own success behind a lost reply and a retried job its earlier run. `swept` is set on a
+    tombstone whose files are being removed: it cannot be restored any more.
     """
 
     character_id: str
@@ -91,6 +127,8 @@ class CharacterRecord(Document):
     swept: bool = False
     active: ActiveVersion | None = None
     previous: tuple[str, ...] = ()
+    families: dict[str, FamilyVersion] = {}
+    references: tuple[Reference, ...] = ()
     revision: Annotated[int, Field(ge=0)] = 0
     write_id: str = ""
     writes: tuple[str, ...] = ()
@@ -129,8 +167,26 @@ class UsableVersion:
 
 
 def parse_record(body: bytes, key: str) -> CharacterRecord:
-    """Read a record document. Raises DocumentInvalid."""
-    return _parse(CharacterRecord, body, key)
+    """Read a record document, an older release's too. Raises DocumentInvalid."""
+    return migrated(_parse(CharacterRecord, body, key))
+
+
+def migrated(record: CharacterRecord) -> CharacterRecord:
+    """The same with its active version among `families`.
+
+    A release before them wrote none; and where such a release changes a record of this one, it
+    changes `active` alone, so that `active` is what counts.
+    """
+    active, known = record.active, record.families.get(record.base_model)
+    if active is None or (known is not None and known.id == active.id):
+        return record
+    entry = FamilyVersion(
+        **active.model_dump(),
+        trigger=record.trigger,
+        class_noun=record.class_noun,
+        previous=record.previous,
+    )
+    return record.model_copy(update={"families": {**record.families, record.base_model: entry}})
 
 
 def parse_version(body: bytes, key: str) -> CharacterVersion:
@@ -156,19 +212,25 @@ def milliseconds(at: float) -> datetime:
     return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
 
 
-def usable(record: CharacterRecord) -> UsableVersion:
-    """The active version of a record. Raises CharacterDeleted, NoActiveVersion."""
+def usable(record: CharacterRecord, base_model: str | None = None) -> UsableVersion:
+    """The active version of a record: of that base model where it has one, else the latest.
+
+    Raises:
+        CharacterDeleted, NoActiveVersion.
+    """
     if record.deleted:
         raise CharacterDeleted(record.character_id)
     if record.active is None:
         raise NoActiveVersion(record.character_id)
-    active = record.active
+    families = migrated(record).families
+    family = base_model if base_model in families else record.base_model
+    active = families[family]
     return UsableVersion(
         character_id=record.character_id,
         name=record.name,
-        trigger=record.trigger,
-        class_noun=record.class_noun,
-        base_model=record.base_model,
+        trigger=active.trigger,
+        class_noun=active.class_noun,
+        base_model=family,
         version=active.id,
         key=active.key,
         sha256=active.sha256,

@@ -11,7 +11,6 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
@@ -62,12 +61,7 @@ class ArchiveWriter:
         self._tar = tarfile.open(self._part, "w", format=tarfile.PAX_FORMAT)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._tar.close()
         self._part.unlink(missing_ok=True)
 
@@ -119,12 +113,7 @@ class ArchiveReader:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._tar.close()
 
     def characters(self) -> dict[str, list[str]]:
@@ -178,8 +167,9 @@ class ArchiveReader:
         character_id, part = _place_of(name)
         if part == "character.json":
             record = self.head(name)
-            active = record.active and layout.version_key(character_id, record.active.id)
-            if record.character_id != character_id or (active and active not in self._members):
+            actives = [record.active, *record.families.values()]
+            named = {layout.version_key(character_id, each.id) for each in actives if each}
+            if record.character_id != character_id or named - self._members.keys():
                 raise ArchiveInvalid(f"The archive's record {name!r} names what is not in it.")
         elif part == "versions":
             self._check_version(name)

@@ -30,8 +30,7 @@ from lora_registry.character import (
 from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterDeleted, CharacterNotFound, VersionNotFound
 from lora_registry.listing import CharacterPage, Order, list_page
-from lora_registry.records import CharacterRecords, RecordChange
-from lora_registry.replay import Replay
+from lora_registry.records import CharacterRecords, RecordChange, Replay
 from lora_registry.store import Store
 from lora_registry.versions import NewVersion, Versions, checked
 
@@ -81,19 +80,31 @@ class Registry:
             raise CharacterDeleted(character_id)
         return record
 
-    def resolve(self, character_id: str, version: str | None = None) -> UsableVersion:
+    def resolve(
+        self, character_id: str, version: str | None = None, *, base_model: str | None = None
+    ) -> UsableVersion:
         """What a generation job needs: the active version, or the one that it names.
 
-        One request (304 when warm); one more for a version other than the active one, once a
+        One request (304 when warm); one more for a version other than an active one, once a
         process.
+
+        Args:
+            character_id: whose version.
+            version: the one that a job names itself.
+            base_model: the workflow's; its active version is meant, where there is one.
 
         Raises:
             CharacterNotFound, CharacterDeleted, VersionNotFound, NoActiveVersion, StoreError.
         """
-        record = self.get(character_id)
+        return self.chosen(self.get(character_id), version, base_model=base_model)
+
+    def chosen(
+        self, record: CharacterRecord, version: str | None = None, *, base_model: str | None = None
+    ) -> UsableVersion:
+        """`resolve` for a record that was read already."""
         if version is None or (record.active is not None and record.active.id == version):
-            return usable(record)
-        return pinned(record, self.version(character_id, version))
+            return usable(record, base_model if version is None else None)
+        return pinned(record, self.version(record.character_id, version))
 
     def version(self, character_id: str, version: str) -> CharacterVersion:
         """One version's document, from memory after the first time.

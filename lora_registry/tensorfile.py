@@ -81,7 +81,11 @@ def read_header(path: Path) -> TensorFile:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if not 1 < length <= min(MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+        if MAX_HEADER_BYTES < length <= size - _LENGTH_BYTES:
+            raise LoraCorrupt(
+                f"The file's header has {length} bytes; at most {MAX_HEADER_BYTES} are read."
+            )
+        if not 1 < length <= size - _LENGTH_BYTES:
             raise LoraCorrupt("The file is not safetensors: its header's length is impossible.")
         header = _parse_json(file.read(length))
     data_start = _LENGTH_BYTES + length

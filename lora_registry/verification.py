@@ -16,7 +16,7 @@ from lora_registry.character import (
 from lora_registry.errors import DocumentInvalid
 from lora_registry.listing import all_character_ids
 from lora_registry.parallel_map import parallel_map
-from lora_registry.replay import unless_torn
+from lora_registry.records import unless_torn
 from lora_registry.store import ObjectInfo, ObjectMissing, Store
 from lora_registry.tensorfile import sha256_of
 
@@ -164,9 +164,11 @@ def _check_record(
             yield Finding(key, f"its copy of version {active.id} differs from the version")
         elif any(getattr(record, name) != getattr(active, name) for name in _COPIED):
             yield Finding(key, f"its trigger, class or base model is not version {active.id}'s")
-    for version in record.previous:
-        if version not in versions:
-            yield Finding(key, f"version {version}, to roll back to, is not there", problem=False)
+    others = {entry.id for name, entry in record.families.items() if name != record.base_model}
+    for version in sorted(others - versions.keys()):
+        yield Finding(key, f"its version {version}, active for its base model, is not there")
+    for version in sorted(set(record.previous) - versions.keys()):
+        yield Finding(key, f"version {version}, to roll back to, is not there", problem=False)
 
 
 def _note(character_id: str, message: str) -> Finding:

@@ -67,4 +67,6 @@ def source_options(settings: Settings) -> SourceOptions:
         key_prefixes=settings.source_key_prefixes,
         max_bytes=settings.source_max_bytes,
         timeout_s=settings.source_timeout_s,
+        stall_s=settings.source_stall_s,
+        min_rate=settings.source_min_rate,
     )

@@ -75,6 +75,7 @@ def _register(
             field="source",
             max_bytes=resources.settings.lora_max_bytes,
             check_cancelled=check_cancelled,
+            on_share=lambda share: context.progress.report("fetching", 5 + 45 * share),
         )
     context.progress.report("checking", 50)
     found = examine(

@@ -27,10 +27,13 @@ _STARTS: Final = (
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
 )
+_PICTURE: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n|GIF8|BM.{4}\0\0\0\0|II\*\0|MM\0\*|RIFF.{4}WEBP"
+    rb"|.{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1|avi[fs])",
+    re.DOTALL,
+)
 _PICKLE: Final = re.compile(rb"\x80[\x02-\x05].", re.DOTALL)
 _TORCH_ZIP: Final = re.compile(rb"PK\x03\x04.{26}[^/]{0,100}/data\.pkl", re.DOTALL)
-
-
 _KINDS: Final = (
     (_MP4_BRANDS, "a video"),
     (_TORCH_ZIP, "a pickle (.pt, .ckpt, .bin)"),
@@ -38,6 +41,11 @@ _KINDS: Final = (
     (re.compile(rb"PK\x03\x04"), "a zip archive"),
     (re.compile(rb'\s*\{\s*"'), "a JSON message of a server"),
 )
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file begins as one of the formats that `worker.media` reads."""
+    return _PICTURE.match(head) is not None
 
 
 def nature_of(head: bytes) -> str | None:

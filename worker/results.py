@@ -125,7 +125,10 @@ class PhotoReason(Result):
 
 
 class PhotoResult(Result):
-    """What became of one photo; sides in pixels, sha256 of the file as it came."""
+    """What became of one photo; sides in pixels, sha256 of the file as it came.
+
+    `repeats` says how often it is seen for each time that others are, as kohya's folders have it.
+    """
 
     index: int
     name: str
@@ -135,14 +138,27 @@ class PhotoResult(Result):
     height: int | None = None
     sha256: str | None = None
     caption: str | None = None
+    repeats: int | None = None
+
+
+class UnusedFileResult(Result):
+    """A file of an archive that has no part in the training, or not all of it, and why."""
+
+    name: str
+    reason: str
 
 
 class DatasetResult(Result):
-    """The photos of a training; `digest` names photos and captions."""
+    """The photos of a training; `digest` names photos, captions and repeats.
+
+    `unused` names at most 100 files; `unused_count` counts all.
+    """
 
     digest: str | None = None
     photos: list[PhotoResult] = []
     captioner: str | None = None
+    unused: list[UnusedFileResult] = []
+    unused_count: int | None = None
 
 
 class TrainingSettings(Result):

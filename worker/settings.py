@@ -48,6 +48,17 @@ class Settings(StorageSettings):
     source_timeout_s: float = Field(
         20, gt=0, le=600, description="Whole time for fetching one picture, in seconds."
     )
+    source_stall_s: float = Field(
+        30,
+        gt=0,
+        le=600,
+        description="Longest silence while a LoRA or an archive is fetched, in seconds.",
+    )
+    source_min_rate: float = Field(
+        200_000,
+        gt=0,
+        description="Least speed of fetching a LoRA or an archive, in bytes a second.",
+    )
     archive_max_bytes: int = Field(
         1_000_000_000, ge=1_000_000, description="Largest training archive, in bytes."
     )

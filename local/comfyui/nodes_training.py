@@ -38,12 +38,22 @@ _TRANSFORMERS: Final = (
 
 
 def load_dataset(run: Run, inputs: Inputs) -> Output:
-    """LoadImageTextDataSetFromFolder: every picture with the text file of its name."""
+    """LoadImageTextDataSetFromFolder: every picture with the text file of its name.
+
+    Those of a folder named `10_words` below come ten times.
+    """
     folder = run.folders.input_file(inputs["folder"])
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in _IMAGE_SUFFIXES)
+    files = _pictures_of(folder)
+    for below in sorted(path for path in folder.iterdir() if path.is_dir()):
+        number = below.name.split("_")[0]
+        files += _pictures_of(below) * (int(number) if number.isdigit() else 1)
     if not files:
         raise ValueError("No valid images found in input")
     return Output(([_picture(file) for file in files], [_caption(file) for file in files]))
+
+
+def _pictures_of(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.suffix.lower() in _IMAGE_SUFFIXES)
 
 
 def make_dataset(_run: Run, inputs: Inputs) -> Output:

@@ -208,7 +208,7 @@ def _conclude(
     """Write the manifest while the outputs are still on their way, then wait for all of it."""
     key = f"{delivery.folder}/manifest.json"
     url = resources.store.presign(
-        key, resources.settings.url_lifetime_s, content_type="application/json"
+        key, resources.settings.url_expires_s, content_type="application/json"
     ).url
     used = [character.result() for character in characters]
     seed, prompt = values["seed"], values["prompt"]

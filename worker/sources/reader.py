@@ -12,14 +12,13 @@ from typing import BinaryIO, Final, TypeVar
 from lora_registry.store import ObjectMissing
 from worker.contract import Source
 from worker.errors import InvalidInput, SourceForbidden, SourceUnreachable
-from worker.sources.public_http import PublicHttp
+from worker.sources.public_http import FetchLimits, OnShare, PublicHttp
 from worker.storage import ObjectStore
-from worker.storage.transfer_pool import CheckCancelled
+from worker.storage.transfer import CheckCancelled
 
 T = TypeVar("T")
 
 _DATA_URI = re.compile(r"data:[a-z0-9.+-]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
-_FLOOR_RATE: Final = 1_000_000  # bytes/s below which a LoRA or an archive at its limit is ended
 _CHUNK_CHARS: Final = 1024 * 1024  # a multiple of 4, so that pieces decode on their own
 
 
@@ -29,12 +28,16 @@ class SourceOptions:
 
     Args:
         max_bytes: where a caller names no limit of its own.
-        timeout_s: for the whole of one fetch by URL.
+        timeout_s: for the whole of one fetch by URL of up to `max_bytes`.
+        stall_s: for what may be larger, LoRAs and archives: longest without a byte.
+        min_rate: likewise, in bytes a second over all; it may be less for the first `timeout_s`.
         key_prefixes: where a `key` may point; none at all when empty.
     """
 
     max_bytes: int = 25_000_000
     timeout_s: float = 20.0
+    stall_s: float = 30.0
+    min_rate: float = 200_000.0
     key_prefixes: tuple[str, ...] = ("inputs/", "characters/", "base/outputs/")
 
 
@@ -90,10 +93,12 @@ class SourceReader:
         field: str,
         max_bytes: int,
         check_cancelled: CheckCancelled | None = None,
+        on_share: OnShare | None = None,
     ) -> int:
         """Write a source to a temporary path of the caller's; returns its size in bytes.
 
-        Nothing is left at `path` on failure. Arguments and errors as of `read`.
+        Nothing is left at `path` on failure. Arguments and errors as of `read`; `on_share` is told
+        how much of a URL's body has come, from 0 to 1.
         """
         try:
             if source.key is not None:
@@ -103,7 +108,12 @@ class SourceReader:
                 return size
             with path.open("wb") as file:
                 return self._write(
-                    source, file, field=field, max_bytes=max_bytes, check_cancelled=check_cancelled
+                    source,
+                    file,
+                    field=field,
+                    max_bytes=max_bytes,
+                    check_cancelled=check_cancelled,
+                    on_share=on_share,
                 )
         except BaseException:
             path.unlink(missing_ok=True)
@@ -117,6 +127,7 @@ class SourceReader:
         field: str,
         max_bytes: int,
         check_cancelled: CheckCancelled | None,
+        on_share: OnShare | None = None,
     ) -> int:
         if source.base64 is not None:
             return _decode(source.base64, sink, field=f"{field}.base64", max_bytes=max_bytes)
@@ -124,16 +135,17 @@ class SourceReader:
             source.url or "",
             sink,
             field=f"{field}.url",
-            max_bytes=max_bytes,
-            timeout_s=self._time_for(max_bytes),
+            limits=self._limits(max_bytes),
             check_cancelled=check_cancelled,
+            on_share=on_share,
         )
 
-    def _time_for(self, max_bytes: int) -> float:
-        """Seconds for a fetch: what is larger than a picture has its time by its size."""
-        if max_bytes <= self._options.max_bytes:
-            return self._options.timeout_s
-        return max(self._options.timeout_s, max_bytes / _FLOOR_RATE)
+    def _limits(self, max_bytes: int) -> FetchLimits:
+        """A picture has its time; what may be larger has as long as it keeps coming."""
+        options = self._options
+        if max_bytes <= options.max_bytes:
+            return FetchLimits(max_bytes, options.timeout_s)
+        return FetchLimits(max_bytes, options.timeout_s, options.stall_s, options.min_rate)
 
     def _check_key(self, key: str, max_bytes: int, field: str) -> int:
         allowed = self._options.key_prefixes

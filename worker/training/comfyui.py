@@ -184,7 +184,10 @@ def _placed(
                     Image.Resampling.LANCZOS,
                     centering=_FACES_ARE_ABOVE_THE_MIDDLE,
                 )
-            target = folder / photo.path.name
+            # ComfyUI reads the number before a folder's name as kohya's scripts do.
+            below = folder if photo.repeats == 1 else folder / f"{photo.repeats}_photos"
+            below.mkdir(exist_ok=True)
+            target = below / photo.path.name
             square.save(target, "PNG", compress_level=1)
             target.with_suffix(".txt").write_text(photo.caption, encoding="utf-8")
         yield

@@ -17,7 +17,8 @@ from worker.errors import DatasetRejected, ImageRejected
 from worker.media import Picture
 from worker.pictures import Pictures
 from worker.training.captions import Captioner, with_trigger
-from worker.training.fetching import Check, Fetched, Limits
+from worker.training.fetching import Check, Fetched, Limits, OnShare
+from worker.training.layout import Unused
 from worker.training.photos import (
     PhotoFacts,
     Reason,
@@ -32,16 +33,16 @@ from worker.training.photos import (
 from worker.training.trainer import PreparedDataset, PreparedPhoto
 
 GOOD_PHOTOS: Final = 10
+_UNUSED_SHOWN: Final = 100
+_NAME_SHOWN: Final = 200  # characters
 _AT_ONCE: Final = 2  # a decoded 24 MP photo takes 100 MB
-
-OnShare = Callable[[float], None]
-"""Told how much of a stage is done, from 0 to 1; cheap, from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """All verdicts, and the photos that are used, as PNGs without captions yet."""
+    """All verdicts, and the photos that are used, as PNGs in a folder, without captions yet."""
 
+    folder: Path
     verdicts: tuple[Verdict, ...]
     photos: tuple[PreparedPhoto, ...]
 
@@ -59,6 +60,8 @@ def judge_photos(
     Two at a time, so that memory stays flat however many there are. The fetched files are removed.
     """
     counter = _Counter(len(fetched), on_share)
+    for photo in fetched:
+        _png(folder, photo.index, photo.repeats).parent.mkdir(exist_ok=True)
 
     def decode(path: Path) -> Picture:
         area = enough_pixels(limits.resolution)
@@ -67,22 +70,25 @@ def judge_photos(
     def measure(photo: Fetched) -> PhotoFacts | Reason:
         check_cancelled()
         try:
-            return _measure(photo, _png(folder, photo.index), limits, decode)
+            return _measure(photo, _png(folder, photo.index, photo.repeats), limits, decode)
         finally:
             counter.one_more()
 
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="photos") as threads:
         found = list(threads.map(measure, fetched))
     verdicts = _verdicts(fetched, found, limits.resolution)
+    given = {photo.index: photo for photo in fetched}
     photos = []
     for verdict in verdicts:
-        path = _png(folder, verdict.index)
+        photo = given[verdict.index]
+        path = _png(folder, photo.index, photo.repeats)
         if verdict.usable and verdict.facts is not None:
             facts = verdict.facts
-            photos.append(PreparedPhoto(path, "", facts.sha256, facts.width, facts.height))
+            size = (facts.width, facts.height)
+            photos.append(PreparedPhoto(path, "", facts.sha256, *size, photo.repeats))
         else:
             path.unlink(missing_ok=True)
-    return Judged(tuple(verdicts), tuple(photos))
+    return Judged(folder, tuple(verdicts), tuple(photos))
 
 
 def require_enough(judged: Judged, field: str) -> None:
@@ -125,36 +131,49 @@ def write_captions(
         caption = with_trigger(" ".join(text.split()), *words)
         photo.path.with_suffix(".txt").write_text(caption, encoding="utf-8")
         captioned.append(replace(photo, caption=caption))
-    return PreparedDataset(judged.photos[0].path.parent, tuple(captioned), digest_of(captioned))
+    return PreparedDataset(judged.folder, tuple(captioned), digest_of(captioned))
 
 
 def digest_of(photos: Iterable[PreparedPhoto]) -> str:
-    """SHA-256 over the photos' own and their captions, whatever their order."""
-    lines = sorted(f"{photo.sha256} {photo.caption}\n" for photo in photos)
+    """SHA-256 over the photos' own, their captions and repeats, whatever their order."""
+    lines = sorted(
+        f"{photo.sha256} {photo.caption}\n" + f"x{photo.repeats}\n" * (photo.repeats > 1)
+        for photo in photos
+    )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def manifest(dataset: PreparedDataset, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The dataset as a document: verdicts and captions, no picture."""
-    captions = {photo.path.name: photo.caption for photo in dataset.photos}
+    prepared = {photo.path.name: photo for photo in dataset.photos}
     photos = []
     for verdict in verdicts:
         shown = verdict.as_json()
         if verdict.usable:
-            shown["caption"] = captions[_png_name(verdict.index)]
+            photo = prepared[_png_name(verdict.index)]
+            shown |= {"caption": photo.caption, "repeats": photo.repeats}
         photos.append(shown)
     return {"digest": dataset.digest, "photos": photos}
+
+
+def unused_files(unused: Sequence[Unused]) -> dict[str, Any]:
+    """What of an archive has no part in the training, for the manifest; the count is of all."""
+    if not unused:
+        return {}
+    named = [{"name": each.name[:_NAME_SHOWN], "reason": each.reason} for each in unused]
+    return {"unused": named[:_UNUSED_SHOWN], "unused_count": len(unused)}
 
 
 def restored(described: dict[str, Any], folder: Path) -> PreparedDataset:
     """The dataset that a manifest describes, its files being in `folder`."""
     photos = tuple(
         PreparedPhoto(
-            _png(folder, photo["index"]),
+            _png(folder, photo["index"], photo["repeats"]),
             photo["caption"],
             photo["sha256"],
             photo["width"],
             photo["height"],
+            photo["repeats"],
         )
         for photo in described["photos"]
         if "caption" in photo
@@ -209,8 +228,10 @@ def _png_name(index: int) -> str:
     return f"{index:03d}.png"
 
 
-def _png(folder: Path, index: int) -> Path:
-    return folder / _png_name(index)
+def _png(folder: Path, index: int, repeats: int) -> Path:
+    """Where a photo is prepared: what is repeated lies in a folder of its own, as trainers want."""
+    place = folder if repeats == 1 else folder / f"{repeats}_photos"
+    return place / _png_name(index)
 
 
 class _Counter:

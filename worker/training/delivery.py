@@ -13,7 +13,7 @@ from worker.contract import TrainJob
 from worker.generation.delivery import upload_file
 from worker.resources import JobContext, Resources
 from worker.results import OutputResult, TrainResult
-from worker.storage.content_type import content_type_for
+from worker.storage.upload import content_type_for
 from worker.training import previews
 from worker.training import report as documents
 from worker.training.curve import draw_curve
@@ -167,7 +167,7 @@ def _result(
 
 
 def _url(resources: Resources, key: str) -> dict[str, Any]:
-    presigned = resources.store.presign(key, resources.settings.url_lifetime_s)
+    presigned = resources.store.presign(key, resources.settings.url_expires_s)
     expires = {} if presigned.expires_at is None else {"expires_at": presigned.expires_at}
     return {"url": presigned.url, **expires}
 

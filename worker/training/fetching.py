@@ -1,4 +1,4 @@
-"""Photos on their way to our disk: one by one from sources, or out of a zip."""
+"""Photos on their way to our disk: one by one from sources, or out of an archive."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -8,10 +8,14 @@ from typing import Protocol
 
 from worker.contract import Photo, Source
 from worker.errors import SourceUnreachable
-from worker.training.archive import ArchiveLimits, unpack
+from worker.training.archive import unpack
+from worker.training.containers import ArchiveLimits
+from worker.training.layout import Unused
 from worker.training.photos import Reason
 
 Check = Callable[[], None]
+OnShare = Callable[[float], None]
+"""Told how much of a stage is done, from 0 to 1; cheap, from any thread."""
 
 
 class Reader(Protocol):
@@ -25,6 +29,7 @@ class Reader(Protocol):
         field: str,
         max_bytes: int,
         check_cancelled: Check | None = None,
+        on_share: OnShare | None = None,
     ) -> int:
         """Write a source to a path; nothing is left there on failure."""
         ...
@@ -41,13 +46,33 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A photo on our disk, or why it is not; `caption` is the user's."""
+    """A photo on our disk, or why it is not.
+
+    Attributes:
+        caption: the user's.
+        repeats: how often it is seen for each time that others are.
+    """
 
     index: int
     name: str
     path: Path | None
     caption: str | None = None
     problem: Reason | None = None
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedPhotos:
+    """All photos of a job.
+
+    Attributes:
+        words: trigger and class noun as kohya's folders say them, where all say the same.
+        unused: files of an archive that have no part in the training.
+    """
+
+    photos: tuple[Fetched, ...]
+    words: str | None = None
+    unused: tuple[Unused, ...] = ()
 
 
 def fetch_photos(
@@ -57,7 +82,7 @@ def fetch_photos(
     limits: Limits,
     pool: Executor,
     check_cancelled: Check,
-) -> list[Fetched]:
+) -> FetchedPhotos:
     """Fetch photos side by side; one that cannot be had is rejected, the others go on.
 
     Raises:
@@ -80,25 +105,33 @@ def fetch_photos(
             return Fetched(index, field, None, problem=problem)
         return Fetched(index, field, path, photo.caption)
 
-    return list(pool.map(fetch, range(len(photos))))
+    return FetchedPhotos(tuple(pool.map(fetch, range(len(photos)))))
 
 
 def fetch_archive(
-    source: Source, reader: Reader, folder: Path, limits: Limits, check_cancelled: Check
-) -> list[Fetched]:
-    """Fetch a zip and unpack its photos; the zip itself is removed again.
+    source: Source,
+    reader: Reader,
+    folder: Path,
+    limits: Limits,
+    check_cancelled: Check,
+    on_share: OnShare | None = None,
+) -> FetchedPhotos:
+    """Fetch an archive and unpack its photos; the archive itself is removed again.
+
+    `on_share` is told how much of the archive has come.
 
     Raises:
         DatasetRejected: the archive is unusable or beyond its bounds.
         SourceForbidden, SourceUnreachable, InvalidInput, StoreError: it cannot be had.
     """
-    archive = folder / "archive.zip"
+    archive = folder / "archive"
     reader.save(
         source,
         archive,
         field="archive",
         max_bytes=limits.archive_bytes,
         check_cancelled=check_cancelled,
+        on_share=on_share,
     )
     bounds = ArchiveLimits(photo_bytes=limits.photo_bytes)
     try:
@@ -106,7 +139,15 @@ def fetch_archive(
     finally:
         archive.unlink()
     large = Reason("too_large", f"It has more than {limits.photo_bytes:,} bytes.")
-    return [
-        Fetched(index, photo.name, photo.path, photo.caption, None if photo.path else large)
-        for index, photo in enumerate(unpacked)
-    ]
+    photos = tuple(
+        Fetched(
+            index,
+            photo.name,
+            photo.path,
+            photo.caption,
+            None if photo.path else large,
+            photo.repeats,
+        )
+        for index, photo in enumerate(unpacked.photos)
+    )
+    return FetchedPhotos(photos, unpacked.words, unpacked.unused)

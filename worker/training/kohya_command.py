@@ -131,12 +131,15 @@ def dataset_toml(spec: TrainingSpec, dataset: PreparedDataset) -> str:
         f"max_bucket_reso = {side * 2}",
         f"bucket_reso_steps = {_BUCKET_STEP}",
         "bucket_no_upscale = true",
-        "",
-        "[[datasets.subsets]]",
-        f"image_dir = {_quoted(str(dataset.folder))}",
-        f"class_tokens = {_quoted(f'{spec.trigger} {spec.class_noun}')}",
-        "num_repeats = 1",
     ]
+    for folder, repeats in sorted({(photo.path.parent, photo.repeats) for photo in dataset.photos}):
+        lines += [
+            "",
+            "[[datasets.subsets]]",
+            f"image_dir = {_quoted(str(folder))}",
+            f"class_tokens = {_quoted(f'{spec.trigger} {spec.class_noun}')}",
+            f"num_repeats = {repeats}",
+        ]
     return "\n".join(lines) + "\n"
 
 

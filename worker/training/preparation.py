@@ -12,9 +12,10 @@ from worker.training.dataset import (
     manifest,
     require_enough,
     restored,
+    unused_files,
     write_captions,
 )
-from worker.training.fetching import Fetched, Limits, fetch_archive, fetch_photos
+from worker.training.fetching import FetchedPhotos, Limits, fetch_archive, fetch_photos
 from worker.training.stages import TrainingStages
 from worker.training.tagger import load_tagger
 from worker.training.trainer import PreparedDataset
@@ -58,7 +59,7 @@ def _prepare(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict
     with timings.phase("photos"):
         fetched = _fetch(work, limits)
         judged = judge_photos(
-            fetched,
+            fetched.photos,
             work.folder.fresh(_PHOTOS),
             limits,
             work.resources.pictures,
@@ -74,8 +75,9 @@ def _prepare(work: TrainingWork, resolution: int) -> tuple[PreparedDataset, dict
 
     with timings.phase("captions"):
         words = (work.trigger, work.job.class_noun)
-        dataset = write_captions(judged, fetched, captioner, words, on_photo)
-    return dataset, manifest(dataset, judged.verdicts) | {"captioner": captioner.name}
+        dataset = write_captions(judged, fetched.photos, captioner, words, on_photo)
+    described = manifest(dataset, judged.verdicts) | {"captioner": captioner.name}
+    return dataset, described | unused_files(fetched.unused)
 
 
 def _limits(work: TrainingWork, resolution: int) -> Limits:
@@ -87,11 +89,18 @@ def _limits(work: TrainingWork, resolution: int) -> Limits:
     )
 
 
-def _fetch(work: TrainingWork, limits: Limits) -> list[Fetched]:
+def _fetch(work: TrainingWork, limits: Limits) -> FetchedPhotos:
     folder: Path = work.folder.fresh("incoming")
     sources, check_cancelled = work.resources.sources, work.context.cancel.check
     if work.job.archive is not None:
-        return fetch_archive(work.job.archive, sources, folder, limits, check_cancelled)
+        return fetch_archive(
+            work.job.archive,
+            sources,
+            folder,
+            limits,
+            check_cancelled,
+            lambda share: work.stages.at("photos", share / 2),
+        )
     photos = work.job.images or []
     return fetch_photos(photos, sources, folder, limits, work.resources.pool, check_cancelled)
 

@@ -160,5 +160,5 @@ def _notes(
     settings = work.resources.settings
     trained_with = report.settings_of(work.job, spec, trainer, settings.train_checkpoint)
     warning = trigger_warning(work.trigger, ordinary_words(settings.kohya_tokenizers))
-    warnings = report.warnings_of(described["photos"], warning)
+    warnings = report.warnings_of(described, warning)
     return report.notes(trained_with, described, checked, warnings)

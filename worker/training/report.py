@@ -56,8 +56,9 @@ def metadata_of(
     }
 
 
-def warnings_of(photos: Sequence[Mapping[str, Any]], trigger: str | None) -> list[str]:
+def warnings_of(dataset: Mapping[str, Any], trigger: str | None) -> list[str]:
     """Sentences about what makes a character worse than it could be."""
+    photos: Sequence[Mapping[str, Any]] = dataset["photos"]
     used = sum(photo["verdict"] != "rejected" for photo in photos)
     warned = sum(photo["verdict"] == "warned" for photo in photos)
     sentences = [trigger] if trigger else []
@@ -67,6 +68,8 @@ def warnings_of(photos: Sequence[Mapping[str, Any]], trigger: str | None) -> lis
         sentences.append(f"{len(photos) - used} of {len(photos)} photos were rejected.")
     if warned:
         sentences.append(f"{warned} photos have weaknesses; dataset.photos says which.")
+    if unused := dataset.get("unused_count"):
+        sentences.append(f"{unused} files were not used; dataset.unused says which and why.")
     return sentences
 
 

@@ -47,18 +47,27 @@ def sparing(spec: TrainingSpec) -> TrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class PreparedPhoto:
-    """A photo ready to train on: an RGB PNG and its caption; `sha256` is the original's."""
+    """A photo ready to train on: an RGB PNG and its caption.
+
+    Attributes:
+        sha256: of the file as it came.
+        repeats: how often it is seen for each time that others are; one folder has one number.
+    """
 
     path: Path
     caption: str
     sha256: str
     width: int
     height: int
+    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedDataset:
-    """PNGs with `.txt` captions beside them in one folder; `digest` names photos and captions."""
+    """PNGs with `.txt` captions beside them, in one folder or in one below it for each `repeats`.
+
+    `digest` names photos, captions and repeats.
+    """
 
     folder: Path
     photos: tuple[PreparedPhoto, ...]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lora_registry.cache import LoraCache
+from lora_registry.cache_directory import exclusive
 from lora_registry.character import UsableVersion
 from lora_registry.errors import CacheBusy, CacheDiskFull, LoraCorrupt, VersionNotFound
-from lora_registry.locks import exclusive
 from lora_registry.store import StoreThrottled, StoreUnavailable
 from lora_registry.tensorfile import sha256_of
 from tests.loras import write_lora

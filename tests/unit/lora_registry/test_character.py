@@ -1,5 +1,6 @@
 """The pure documents: single changes, and any interleaving of them."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -42,7 +43,13 @@ from lora_registry.errors import (
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
 
 
-def version(number: int = 0, *, character_id: str = "mira", trigger: str = "") -> CharacterVersion:
+def version(
+    number: int = 0,
+    *,
+    character_id: str = "mira",
+    trigger: str = "",
+    base_model: str = "sdxl",
+) -> CharacterVersion:
     at = NOW + timedelta(seconds=number)
     sha256 = f"{number:064x}"
     return CharacterVersion(
@@ -57,7 +64,7 @@ def version(number: int = 0, *, character_id: str = "mira", trigger: str = "") -
         format="kohya",
         trigger=trigger or f"trigger{number}",
         class_noun="person",
-        base_model="sdxl",
+        base_model=base_model,
         created_at=at,
     )
 
@@ -103,6 +110,63 @@ def test_a_second_rollback_goes_further_back() -> None:
     assert usable(record).trigger == "trigger1"
     with pytest.raises(NothingToRollBack, match="no other active version"):
         rollback_target(record)
+
+
+def test_a_character_keeps_an_active_version_for_each_base_model() -> None:
+    record = record_of(version(1), version(2, base_model="z_image"))
+    assert usable(record).version == version(2).id
+    assert usable(record, "sdxl").version == version(1).id
+    assert (usable(record, "sdxl").trigger, usable(record, "sdxl").base_model) == (
+        "trigger1",
+        "sdxl",
+    )
+    assert usable(record, "flux1").base_model == "z_image"
+
+
+def test_a_rollback_stays_within_its_base_model() -> None:
+    record = record_of(
+        version(1, base_model="z_image"), version(2), version(3, base_model="z_image")
+    )
+    record = rolled_back(record, version(1, base_model="z_image"))
+    assert usable(record, "z_image").version == version(1).id
+    assert usable(record, "sdxl").version == version(2).id
+    with pytest.raises(NothingToRollBack):
+        rollback_target(record)
+
+
+def old_document(record: CharacterRecord, *, previous: tuple[str, ...] = ()) -> bytes:
+    """The record as a release without base models' own versions wrote it."""
+    document = record.model_dump(mode="json", exclude={"families", "references"})
+    return json.dumps({**document, "previous": list(previous)}).encode()
+
+
+def test_an_older_releases_record_gets_its_base_models_entry_when_it_is_read() -> None:
+    read = parse_record(old_document(record_of(version(2)), previous=(version(1).id,)), "key")
+    assert read.families == record_of(version(1), version(2)).families
+    assert rolled_back(read, version(1)).families["sdxl"].id == version(1).id
+
+
+def test_an_older_releases_change_to_a_record_of_this_one_counts() -> None:
+    record = record_of(version(1), version(2, base_model="z_image"))
+    changed = record.model_copy(  # as it activates: it knows `active` alone, and keeps the rest
+        update={
+            "active": version(3).active,
+            "trigger": "trigger3",
+            "base_model": "sdxl",
+            "previous": (version(1).id, version(2).id),
+        }
+    )
+    read = parse_record(changed.to_json(), "key")
+    assert usable(read, "sdxl").version == version(3).id
+    assert usable(read, "z_image").version == version(2).id
+
+
+def test_a_rollback_to_another_base_model_that_an_older_release_noted_is_done() -> None:
+    other = version(1, base_model="z_image")
+    read = parse_record(old_document(record_of(version(2)), previous=(other.id,)), "key")
+    record = rolled_back(read, other)
+    assert usable(record).version == other.id
+    assert usable(record, "sdxl").version == version(2).id
 
 
 def test_a_tombstone_is_refused_until_it_is_restored() -> None:

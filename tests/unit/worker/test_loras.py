@@ -79,7 +79,7 @@ def test_its_cross_attention_reads_2048_wide_text() -> None:
     ("content", "message"),
     [
         (b"", "header's length"),
-        (b"PK\x03\x04 a zip of a pickle", "header's length"),
+        (b"PK\x03\x04 a zip of something", "a zip archive"),
         (struct.pack("<Q", 100) + b"{}", "header's length"),
         (struct.pack("<Q", MAX_HEADER_BYTES + 1) + b"{" * 64, "header's length"),
         (struct.pack("<Q", 4) + b"\xff\xfe{}", "not JSON"),
@@ -211,3 +211,36 @@ def test_a_long_look_can_be_ended(tmp_path: Path) -> None:
         check_finite(file, read_header(file), check_cancelled=end)
     with pytest.raises(Ended):
         sha256_of(file, check_cancelled=end)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>" + bytes(600), "a login page, .*token"),
+        (b"\n<html><body>Not found</body></html>", "a web page, .*address of the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-lfs pointer"),
+        (b"\x80\x02}q\x00X\x05\x00\x00\x00", "a pickle .*save the LoRA as safetensors"),
+        (b"PK\x03\x04" + bytes(26) + b"archive/data.pkl", "a pickle"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive, .*unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(60), "a 7z archive, .*unpack it first"),
+        (b'{"error": "unauthorized"}', "a JSON message of a server"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML message"),
+        (b"GGUF" + bytes(60), "a GGUF model"),
+        (struct.pack("<Q", 20_000_000) + b"{" + bytes(20_000_000), "20000000 bytes; at most"),
+    ],
+)
+def test_what_came_in_a_loras_place_is_named(tmp_path: Path, body: bytes, sentence: str) -> None:
+    path = tmp_path / "lora"
+    path.write_bytes(body)
+    with pytest.raises(LoraCorrupt, match=sentence):
+        inspect(path)
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(tmp_path: Path) -> None:
+    """0x80 0x02: a header of 640 bytes."""
+    header = json.dumps({"__metadata__": {"x": "x" * 613}})
+    assert len(header) == 640
+    path = raw(tmp_path, header.encode())
+    with pytest.raises(CodedError) as caught:
+        inspect(path)
+    assert "pickle" not in str(caught.value)

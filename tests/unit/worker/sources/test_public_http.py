@@ -9,11 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from worker.cancel import Deadline
 from worker.errors import Cancelled, SourceForbidden, SourceUnreachable
 from worker.sources import public_http
 from worker.sources.public_address import Address, is_public
-from worker.sources.public_http import PublicHttp
+from worker.sources.public_http import FetchLimits, PublicHttp
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
@@ -92,8 +91,8 @@ def fetch(
     url: str,
     *,
     http: PublicHttp | None = None,
-    max_bytes: int = 1000,
-    timeout_s: float = 5.0,
+    limits: FetchLimits = FetchLimits(1000, 5.0),  # noqa: B008 - frozen
+    on_share: Callable[[float], None] | None = None,
     check: Callable[[], None] | None = None,
 ) -> bytes:
     sink = io.BytesIO()
@@ -102,9 +101,9 @@ def fetch(
         url,
         sink,
         field="image.url",
-        max_bytes=max_bytes,
-        timeout_s=timeout_s,
+        limits=limits,
         check_cancelled=check,
+        on_share=on_share,
     )
     assert size == len(sink.getvalue())
     return sink.getvalue()
@@ -293,7 +292,7 @@ def test_a_slow_drip_ends_at_the_deadline(site: Site, answer: Answer) -> None:
     site.pages["/"] = answer
     begun = time.monotonic()
     with pytest.raises(SourceUnreachable, match=r"took longer than 0.5 s"):
-        fetch(site.url("/"), timeout_s=0.5)
+        fetch(site.url("/"), limits=FetchLimits(1000, 0.5))
     assert time.monotonic() - begun < 1.5
 
 
@@ -302,7 +301,7 @@ def test_a_server_that_never_answers_ends_at_the_deadline() -> None:
         url = f"http://photos.example:{silent.getsockname()[1]}/"
         begun = time.monotonic()
         with pytest.raises(SourceUnreachable):
-            fetch(url, timeout_s=0.5)
+            fetch(url, limits=FetchLimits(1000, 0.5))
         assert time.monotonic() - begun < 1.5
 
 
@@ -315,7 +314,11 @@ def test_a_resolver_that_hangs_ends_at_the_deadline() -> None:
 
     begun = time.monotonic()
     with pytest.raises(SourceUnreachable):
-        fetch("http://photos.example/", http=PublicHttp(resolve=resolve), timeout_s=0.3)
+        fetch(
+            "http://photos.example/",
+            http=PublicHttp(resolve=resolve),
+            limits=FetchLimits(1000, 0.3),
+        )
     assert time.monotonic() - begun < 1.5
     released.set()
 
@@ -337,7 +340,7 @@ def test_a_cancel_ends_the_fetch(site: Site) -> None:
 
     begun = time.monotonic()
     with pytest.raises(Cancelled):
-        fetch(site.url("/"), check=check, timeout_s=20)
+        fetch(site.url("/"), check=check, limits=FetchLimits(1000, 20))
     assert time.monotonic() - begun < 2
 
 
@@ -349,7 +352,7 @@ def test_a_full_disk_is_not_the_servers_fault(site: Site) -> None:
     site.pages["/"] = body(b"x")
     http = PublicHttp(resolve=to_loopback, permitted=loopback_or_public)
     with pytest.raises(OSError, match="No space left"):
-        http.fetch(site.url("/"), Full(), field="f", max_bytes=10, timeout_s=5)
+        http.fetch(site.url("/"), Full(), field="f", limits=FetchLimits(10, 5))
 
 
 def test_a_certificate_is_checked_against_the_name() -> None:
@@ -372,6 +375,63 @@ def test_a_certificate_is_checked_against_the_name() -> None:
 
 @pytest.mark.parametrize("location", ["http://[bad", "//[::1", "http://a]b/"])
 def test_a_redirect_to_what_is_no_url_is_a_source_that_cannot_be_had(location: str) -> None:
-    exchange = public_http._Exchange(PublicHttp(), "photo.url", 1, Deadline(1))
+    exchange = public_http._Exchange(PublicHttp(), "photo.url", FetchLimits(1, 1))
     with pytest.raises(SourceUnreachable, match="redirected to what is no URL"):
         exchange._redirected("http://example.com/", location)
+
+
+def test_what_keeps_coming_may_take_longer(site: Site) -> None:
+    """0.8 s, with a timeout of 0.5 s and a floor of 20 of its 50 bytes a second."""
+
+    def steady(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "40")
+        request.end_headers()
+        for _ in range(40):
+            request.wfile.write(b"x")
+            time.sleep(0.02)
+
+    site.pages["/"] = steady
+    shares: list[float] = []
+    assert (
+        len(
+            fetch(site.url("/"), limits=FetchLimits(1000, 0.5, min_rate=20), on_share=shares.append)
+        )
+        == 40
+    )
+    assert shares == sorted(shares)
+    assert any(0 < share < 1 for share in shares)
+
+
+def test_what_comes_too_slowly_is_given_up_with_the_settings_name(site: Site) -> None:
+    site.pages["/"] = drip
+    with pytest.raises(SourceUnreachable, match=r"slower than 1 kB/s \(SOURCE_MIN_RATE\)"):
+        fetch(site.url("/"), limits=FetchLimits(1000, 0.3, min_rate=1000))
+
+
+def test_silence_is_given_up_with_the_settings_name(site: Site) -> None:
+    def silent(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "40")
+        request.end_headers()
+        request.wfile.write(b"x")
+        request.wfile.flush()
+        site.closing.wait(10)
+
+    site.pages["/"] = silent
+    begun = time.monotonic()
+    with pytest.raises(SourceUnreachable, match=r"nothing for 0.4 s \(SOURCE_STALL_S\)"):
+        fetch(site.url("/"), limits=FetchLimits(1000, 20, 0.4, 1))
+    assert time.monotonic() - begun < 2
+
+
+def test_a_redirect_whose_address_is_not_escaped_is_followed(site: Site) -> None:
+    site.pages["/"] = to("/ü ber.jpg".encode().decode("latin-1"))
+    site.pages["/%C3%BC%20ber.jpg"] = body(b"found")
+    assert fetch(site.url("/")) == b"found"
+
+
+def test_a_body_packed_on_its_way_is_refused(site: Site) -> None:
+    site.pages["/"] = body(b"x", Transfer_Encoding="gzip, chunked", Content_Length="")
+    with pytest.raises(SourceUnreachable, match="packed"):
+        fetch(site.url("/"))

@@ -1,6 +1,7 @@
 import base64
 import ipaddress
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -145,7 +146,30 @@ def test_without_prefixes_no_key_is_allowed(reader: SourceReader) -> None:
         closed.read(Source(key="inputs/a"), field="image")
 
 
-def test_what_is_larger_than_a_picture_has_its_time_by_its_size() -> None:
-    reader = SourceReader(None, SourceOptions(max_bytes=1_000, timeout_s=20))  # type: ignore[arg-type]
-    assert reader._time_for(1_000) == 20
-    assert reader._time_for(2_000_000_000) == 2_000
+def test_what_is_larger_than_a_picture_may_take_as_long_as_it_keeps_coming(
+    reader: SourceReader, tmp_path: Path
+) -> None:
+    """The server takes 1 s for what a picture would have 0.5 s for."""
+
+    class Slow(Page):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(10):
+                self.wfile.write(b"x" * 100)
+                time.sleep(0.1)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    source = Source(url=f"http://photos.example:{server.server_address[1]}/")
+    options = SourceOptions(max_bytes=3000, timeout_s=0.5, min_rate=300)
+    slow = SourceReader(reader._store, options, http=reader._http)
+    try:
+        assert slow.save(source, tmp_path / "lora", field="source", max_bytes=10**9) == 1000
+        with pytest.raises(SourceUnreachable, match="SOURCE_TIMEOUT_S"):
+            slow.read(source, field="image")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

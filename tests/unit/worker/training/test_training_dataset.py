@@ -1,15 +1,18 @@
 import hashlib
 import shutil
 import threading
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from tests.specs import small_spec
 from worker.cancel import CancelToken
 from worker.contract import Photo, Source
 from worker.errors import Cancelled, DatasetRejected, SourceForbidden, SourceUnreachable
@@ -20,9 +23,11 @@ from worker.training.dataset import (
     judge_photos,
     manifest,
     require_enough,
+    restored,
     write_captions,
 )
-from worker.training.fetching import Check, Fetched, Limits, fetch_archive, fetch_photos
+from worker.training.fetching import Check, Fetched, Limits, OnShare, fetch_archive, fetch_photos
+from worker.training.kohya_command import dataset_toml
 from worker.training.trainer import PreparedPhoto
 
 LIMITS = Limits(resolution=256, photo_bytes=400_000, archive_bytes=9_000_000)
@@ -57,6 +62,7 @@ class FolderReader:
         field: str,
         max_bytes: int,
         check_cancelled: Check | None = None,
+        on_share: OnShare | None = None,  # noqa: ARG002 - the protocol's
     ) -> int:
         if check_cancelled is not None:
             check_cancelled()
@@ -117,7 +123,7 @@ def test_photos_are_fetched_side_by_side(
         (reader.folder / f"{number}").write_bytes(bytes([number]))
     reader.meet = True  # passes only when three are under way at once
     photos = [Photo(key=f"{number}", caption=f"c{number}") for number in range(3)]
-    fetched = fetch_photos(photos, reader, folders[0], LIMITS, pool, nothing)
+    fetched = fetch_photos(photos, reader, folders[0], LIMITS, pool, nothing).photos
     assert [photo.path.read_bytes() for photo in fetched if photo.path] == [b"\0", b"\1", b"\2"]
     assert [photo.caption for photo in fetched] == ["c0", "c1", "c2"]
 
@@ -127,7 +133,7 @@ def test_a_photo_that_cannot_be_had_does_not_end_the_others(
 ) -> None:
     (reader.folder / "here").write_bytes(b"x")
     photos = [Photo(key="gone"), Photo(key="here")]
-    gone, here = fetch_photos(photos, reader, folders[0], LIMITS, pool, nothing)
+    gone, here = fetch_photos(photos, reader, folders[0], LIMITS, pool, nothing).photos
     assert gone.problem is not None
     assert gone.problem.code == "unreachable"
     assert here.path is not None
@@ -145,7 +151,7 @@ def test_an_archive_with_captions(reader: FolderReader, folders: tuple[Path, Pat
         opened.writestr("a.png", b"small")
         opened.writestr("a.txt", "on a hill")
         opened.writestr("b.png", b"x" * 500_000)
-    a, b = fetch_archive(Source(key="set.zip"), reader, folders[0], LIMITS, nothing)
+    a, b = fetch_archive(Source(key="set.zip"), reader, folders[0], LIMITS, nothing).photos
     assert (a.name, a.caption) == ("a.png", "on a hill")
     assert b.problem is not None
     assert b.problem.code == "too_large"
@@ -244,6 +250,22 @@ def test_the_users_captions_win(folders: tuple[Path, Path]) -> None:
     shown = manifest(dataset, judged.verdicts)
     assert [photo["caption"] for photo in shown["photos"]] == captions
     assert shown["digest"] == dataset.digest
+
+
+def test_repeated_photos_lie_in_folders_as_trainers_want(folders: tuple[Path, Path]) -> None:
+    fetched = files(folders[0], picture(0), picture(1))
+    given = [fetched[0], replace(fetched[1], repeats=3)]
+    judged = judge_photos(given, folders[1], LIMITS, PICTURES, nothing, ignore)
+    dataset = write_captions(judged, given, TemplateCaptioner(*WORDS), WORDS, ignore)
+    assert dataset.folder == folders[1]
+    found = sorted(str(path.relative_to(folders[1])) for path in folders[1].rglob("*.*"))
+    assert found == ["000.png", "000.txt", "3_photos/001.png", "3_photos/001.txt"]
+    assert restored(manifest(dataset, judged.verdicts), folders[1]) == dataset
+    [once, thrice] = tomllib.loads(dataset_toml(small_spec(), dataset))["datasets"][0]["subsets"]
+    assert (once["image_dir"], once["num_repeats"]) == (str(folders[1]), 1)
+    assert (thrice["image_dir"], thrice["num_repeats"]) == (str(folders[1] / "3_photos"), 3)
+    alike = [replace(photo, repeats=1) for photo in dataset.photos]
+    assert digest_of(alike) != dataset.digest
 
 
 def test_the_digest_names_photos_and_captions_whatever_their_order() -> None:

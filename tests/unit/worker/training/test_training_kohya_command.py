@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from local.kohya.parser import parser
 from worker.training.kohya_command import KohyaOptions, Resume, command, dataset_toml, environment
-from worker.training.trainer import PreparedDataset, TrainingSpec
+from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
 
 
 def parsed(argv: list[str]) -> dict[str, object]:
@@ -85,7 +85,9 @@ def test_buckets_at_sdxls_resolution(spec: TrainingSpec, dataset: PreparedDatase
 @given(text=st.text(st.characters(codec="utf-8"), max_size=40))
 def test_any_class_noun_survives_toml(text: str) -> None:
     spec = TrainingSpec("n", "t", text, 1, 1, 1.0, 1e-4, 512, 1, True, 0, 1, 1.0)  # noqa: FBT003 - positions of a dataclass
-    document = tomllib.loads(dataset_toml(spec, PreparedDataset(Path('/a"\\b'), (), "0")))
+    photo = PreparedPhoto(Path('/a"\\b/000.png'), "", "0", 1, 1)
+    dataset = PreparedDataset(photo.path.parent, (photo,), "0")
+    document = tomllib.loads(dataset_toml(spec, dataset))
     (subset,) = document["datasets"][0]["subsets"]
     assert subset["class_tokens"] == f"t {text}"
     assert subset["image_dir"] == '/a"\\b'

@@ -194,13 +194,14 @@ def test_the_percentage_never_goes_back() -> None:
 
 def test_warnings_say_what_could_be_better() -> None:
     photos = [{"verdict": kind} for kind in ["kept"] * 6 + ["warned", "rejected"]]
-    assert warnings_of(photos, "The trigger …") == [
+    assert warnings_of({"photos": photos, "unused_count": 3}, "The trigger …") == [
         "The trigger …",
         "Only 7 photos were usable; 10 or more are better.",
         "1 of 8 photos were rejected.",
         "1 photos have weaknesses; dataset.photos says which.",
+        "3 files were not used; dataset.unused says which and why.",
     ]
-    assert warnings_of([{"verdict": "kept"}] * 20, None) == []
+    assert warnings_of({"photos": [{"verdict": "kept"}] * 20}, None) == []
 
 
 def test_the_layers_to_adapt_are_read_from_the_checkpoint(tmp_path: Path) -> None:
