@@ -2,10 +2,9 @@
 
     python -m benchmarks.likeness [--pictures FOLDER]
 
-Without a folder the pictures are those that the tests use. A folder has one sub-folder a person; the
-table is then of all of them. Limits: 20 photos judged in 10 s on one core, a picture
-scored in 0.4 s, 24 gate pictures in 10 s, 250 MB; every pair of one person closer than every pair
-of two.
+Without a folder the pictures are those that the tests use. A folder has one sub-folder a person;
+the table is then of all of them. Limits: 20 photos judged in 10 s on one core, a picture scored in
+0.4 s, 24 gate pictures in 10 s, 250 MB; every pair of one person closer than every pair of two.
 """
 
 import argparse
