@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from worker.contract import TrainJob
+from worker.training.captions import length_warning
 from worker.training.dataset import GOOD_PHOTOS
 from worker.training.defaults import chosen
 from worker.training.trainer import TrainingSpec
@@ -68,6 +69,9 @@ def warnings_of(dataset: Mapping[str, Any], trigger: str | None) -> list[str]:
         sentences.append(f"{len(photos) - used} of {len(photos)} photos were rejected.")
     if warned:
         sentences.append(f"{warned} photos have weaknesses; dataset.photos says which.")
+    longer = length_warning(photo.get("caption", "") for photo in photos)
+    if longer:
+        sentences.append(longer)
     if unused := dataset.get("unused_count"):
         sentences.append(f"{unused} files were not used; dataset.unused says which and why.")
     return sentences
