@@ -298,6 +298,15 @@ class FamilyHealth(Result):
     lacks: list[str]
 
 
+class LikenessHealth(Result):
+    """Whether likeness is measured, by which scorer, and else why not."""
+
+    measured: bool
+    scorer: str
+    version: str | None = None
+    problem: str | None = None
+
+
 class HealthResult(Result):
     """The result of health jobs."""
 
@@ -315,6 +324,7 @@ class HealthResult(Result):
     comfyui: ComfyUIHealth
     storage: StorageHealth
     disk: DiskHealth
+    likeness: LikenessHealth
 
 
 class ErrorResult(Result):
