@@ -263,6 +263,8 @@ def _plain(image: Image.Image) -> Image.Image:
         image = image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode == "1":
         return image.convert("L")
+    if image.mode == "F" and image.getextrema()[1] <= 1:  # scans as shares of white
+        return image.point(lambda value: value * 255).convert("L")
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
