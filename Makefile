@@ -35,6 +35,7 @@ bench: $(STAMP) ## What is measured, as JSON: minutes, and a quiet machine wante
 	$(BIN)/python -m benchmarks.registry_chaos
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.likeness
 
 soak: $(STAMP) ## Ten minutes of mixed jobs with faults at random, on four workers
 	$(BIN)/python -m local.soak --seconds 600

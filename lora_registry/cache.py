@@ -83,14 +83,6 @@ class LoraCache:
         finally:
             os.close(descriptor)
 
-    def ensure(self, version: UsableVersion, check_cancelled: CheckCancelled = None) -> Path:
-        """Have the file here by now, to save a later `lease` the download; raises as it does.
-
-        Without a lease it may be evicted again at any time.
-        """
-        with self.lease(version, check_cancelled) as path:
-            return path
-
     def free_space(self, wanted: int) -> int:
         """Give the disk back `wanted` bytes, or all that are not in use; returns the bytes."""
         return self._directory.evict(wanted)

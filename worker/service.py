@@ -31,6 +31,7 @@ from worker.errors import (
     InvalidInput,
 )
 from worker.generation.warmup import warm_up
+from worker.likeness.scorer import Scorer, ScorerOptions
 from worker.logs import job_logging
 from worker.pictures import PictureOptions, Pictures
 from worker.progress import Progress, Send
@@ -90,6 +91,7 @@ class Worker:
             store=store,
             sources=SourceReader(store, assembly.source_options(settings)),
             pictures=Pictures(PictureOptions(settings.image_max_pixels), settings.work_dir),
+            scorer=hold(Scorer(ScorerOptions(enabled=settings.likeness == "auto"))),
             registry=Registry(store),
             records=JobRecords(store),
             loras=LoraCache(store, settings.loras_folder, assembly.lora_budget(settings)),

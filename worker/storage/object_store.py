@@ -169,26 +169,20 @@ class ObjectStore:
         return upload.run(path, content_type, metadata or {}, check_cancelled)
 
     def presign(
-        self,
-        key: str,
-        expires_s: float,
-        *,
-        download_name: str | None = None,
-        content_type: str | None = None,
+        self, key: str, expires_s: float, *, content_type: str | None = None
     ) -> PresignedUrl:
         """A URL that a browser plays or saves.
 
         Args:
             key: the object's; whether it exists is not looked up.
             expires_s: life in seconds, brought into 1 to 604800 (SigV4's limit).
-            download_name: file name suggested when it is saved; the key's own without it.
             content_type: answered by the store instead of the object's own.
         """
         if self.options.public_base_url is not None:
             base = self.options.public_base_url.rstrip("/")
             return PresignedUrl(f"{base}/{quote(self._prefix + key)}", None)
         kind = content_type or content_type_for(key)
-        name = download_name or key.rsplit("/", 1)[-1]
+        name = key.rsplit("/", 1)[-1]
         lifetime = min(max(1, int(expires_s)), MAX_URL_LIFETIME_S)
         expires_at = datetime.now(UTC) + timedelta(seconds=lifetime)
         shown = {"ResponseContentType": kind, "ResponseContentDisposition": disposition(name, kind)}
