@@ -18,8 +18,10 @@ _LEAVES_NOTHING: Final = frozenset({"PreviewImage", "SaveImageWebsocket"})
 
 def faults(workflow: Workflow) -> tuple[str, ...]:
     """Everything that `workflow.toml` says and that cannot be; empty when all of it can."""
-    checks = (_names, _required, _outputs, _slots, _sockets, _sizes, _files, _params)
-    checks += (_replacements,)
+    checks = (
+        *(_names, _required, _outputs, _slots, _sockets, _sizes, _files, _params),
+        _replacements,
+    )
     return tuple(fault for check in checks for fault in check(workflow))
 
 
