@@ -17,9 +17,10 @@ serve: $(STAMP) ## A RunPod endpoint on this machine, on port 8000, until you st
 test: lint types $(STAMP) ## Lint, types and every test: what decides whether a change lands
 	$(BIN)/pytest
 
-lint: $(STAMP) ## ruff, rules and format
+lint: $(STAMP) ## ruff (rules and format), and what may import what
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
@@ -34,6 +35,7 @@ bench: $(STAMP) ## What is measured, as JSON: minutes, and a quiet machine wante
 	$(BIN)/python -m benchmarks.registry_chaos
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.likeness
 
 soak: $(STAMP) ## Ten minutes of mixed jobs with faults at random, on four workers
 	$(BIN)/python -m local.soak --seconds 600

@@ -16,17 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import boto3
 import psutil
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
 
+from benchmarks.tuned_boto3 import tuned_boto3
 from local.lora_file import write_demo_lora
 from local.stack import Stack
 from lora_registry.versions import NewVersion
 from worker.cancel import CancelToken
 from worker.service import Worker
 from worker.settings import Settings
+from worker.storage_settings import storage_options
 
 PICTURE_BYTES: Final = 1_500_000
 RUNS: Final = 40
@@ -138,7 +137,7 @@ def cache_miss(worker: Worker, folder: Path) -> dict[str, Any]:
     new = NewVersion("large", "harness", weights, "sdxl", "kohya", 32, "xyz")
     worker.resources.registry.add_version(new)
     version = worker.resources.registry.resolve("large")
-    alone = tuned_boto3(worker.settings)
+    alone = tuned_boto3(storage_options(worker.settings))
     ours_s, boto3_s = [], []
     for number in range(6):
         for path in worker.settings.loras_folder.glob(f"{version.sha256}*"):
@@ -157,29 +156,6 @@ def cache_miss(worker: Worker, folder: Path) -> dict[str, Any]:
         "speed_against_boto3": round(statistics.median(ratios), 3),
         "note": "ours hashes, checks the header and renames; boto3 only downloads",
     }
-
-
-def tuned_boto3(settings: Settings) -> Callable[[str, Path], None]:
-    """boto3's own download with 16 threads of 16 MiB and 1 MiB reads."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        region_name=settings.s3_region,
-        aws_access_key_id=settings.s3_access_key_id,
-        aws_secret_access_key=settings.s3_secret_access_key.get_secret_value(),
-        config=Config(
-            s3={"addressing_style": "path"},
-            max_pool_connections=16,
-            response_checksum_validation="when_required",
-        ),
-    )
-    config = TransferConfig(
-        multipart_chunksize=16 * MIB,
-        max_concurrency=16,
-        io_chunksize=MIB,
-        preferred_transfer_client="classic",
-    )
-    return lambda key, path: client.download_file(settings.s3_bucket, key, str(path), Config=config)
 
 
 def upload_rise(worker: Worker, folder: Path) -> float:

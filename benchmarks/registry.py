@@ -20,11 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import boto3
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-
 from benchmarks.registry_writer import CountedStore, open_store
+from benchmarks.tuned_boto3 import tuned_boto3
 from local.lora_file import write_demo_lora
 from local.s3 import S3Server
 from lora_registry.cache import LoraCache
@@ -42,7 +39,7 @@ from lora_registry.listing import Order
 from lora_registry.registry import Registry
 from lora_registry.tensorfile import sha256_of
 from lora_registry.versions import NewVersion
-from tests.loras import new_version, write_lora
+from tests.loras import ensure, new_version, write_lora
 
 _MB: Final = 1_000_000
 _PAGE: Final = 50
@@ -166,45 +163,24 @@ def measure_cache(
         "miss_mb_s": round(size_mb / median(misses), 1),
         "sha256_mb_s": round(size_mb / (time.perf_counter() - started), 1),
         "miss_of_boto3": round(median(boto) / median(misses), 2),
-        "hit_ms": _milliseconds(lambda: cache.ensure(version), 100),
+        "hit_ms": _milliseconds(lambda: ensure(cache, version), 100),
     }
 
 
 def _boto3_s(server: S3Server, key: str, path: Path) -> float:
-    """A download by boto3, tuned: 16 threads, 16 MiB parts, 1 MiB reads."""
-    options = server.options()
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=options.endpoint_url,
-        region_name=options.region,
-        aws_access_key_id=options.access_key_id,
-        aws_secret_access_key=options.secret_access_key,
-        config=Config(
-            signature_version="s3v4",
-            s3={"addressing_style": "path"},
-            max_pool_connections=16,
-            response_checksum_validation="when_required",
-            proxies={},
-        ),
-    )
-    transfer = TransferConfig(
-        max_concurrency=16,
-        multipart_chunksize=16 << 20,
-        io_chunksize=1 << 20,
-        preferred_transfer_client="classic",
-    )
+    """A download by tuned boto3, in seconds."""
+    download = tuned_boto3(server.options())
     started = time.perf_counter()
-    client.download_file(options.bucket, key, str(path), Config=transfer)
+    download(key, path)
     took = time.perf_counter() - started
     path.unlink()
-    client.close()
     return took
 
 
 def _miss_s(store: CountedStore, folder: Path, version: UsableVersion) -> float:
     cache = LoraCache(store, folder, 10**12)
     started = time.perf_counter()
-    cache.ensure(version)
+    ensure(cache, version)
     return time.perf_counter() - started
 
 

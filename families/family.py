@@ -8,7 +8,7 @@ the weight's own in PyTorch: outputs, inputs, and a convolution's kernel.
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -117,6 +117,9 @@ class Family(_Part):
     licence: Licence
     stated: tuple[Annotated[str, AfterValidator(_expression)], ...] = Field(
         (), description="expressions for what a file's metadata calls the base model, lower case"
+    )
+    workflows: Mapping[Literal["image", "video"], str] = Field(
+        {}, description="what a job runs that names a character of the family and no workflow"
     )
     lora: Lora
     modules: Modules = Field(repr=False)

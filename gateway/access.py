@@ -124,6 +124,7 @@ def security_headers(media: Sequence[str]) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
+        "Cache-Control": "no-cache",  # the page's modules must be of one release
         "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     }
 

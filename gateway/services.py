@@ -72,7 +72,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Services]:
         records = JobRecords(store)
 
         def presign(key: str) -> tuple[str, str | None]:
-            signed = store.presign(key, settings.url_lifetime_s)
+            signed = store.presign(key, settings.url_expires_s)
             return signed.url, signed.expires_at
 
         jobs = Jobs(settings, store, records, endpoint)

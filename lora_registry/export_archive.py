@@ -11,7 +11,6 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
@@ -62,12 +61,7 @@ class ArchiveWriter:
         self._tar = tarfile.open(self._part, "w", format=tarfile.PAX_FORMAT)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._tar.close()
         self._part.unlink(missing_ok=True)
 
@@ -119,12 +113,7 @@ class ArchiveReader:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._tar.close()
 
     def characters(self) -> dict[str, list[str]]:

@@ -11,8 +11,7 @@ from lora_registry import layout
 from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterNotFound
 from lora_registry.export_archive import ArchiveReader, ArchiveWriter
-from lora_registry.records import CharacterRecords
-from lora_registry.replay import Replay
+from lora_registry.records import CharacterRecords, Replay
 from lora_registry.store import ObjectMissing, Store
 from lora_registry.versions import WEIGHTS_TYPE, Versions
 

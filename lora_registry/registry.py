@@ -30,8 +30,7 @@ from lora_registry.character import (
 from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterDeleted, CharacterNotFound, VersionNotFound
 from lora_registry.listing import CharacterPage, Order, list_page
-from lora_registry.records import CharacterRecords, RecordChange
-from lora_registry.replay import Replay
+from lora_registry.records import CharacterRecords, RecordChange, Replay
 from lora_registry.store import Store
 from lora_registry.versions import NewVersion, Versions, checked
 

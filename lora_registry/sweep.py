@@ -30,8 +30,7 @@ from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterInUse, CharacterNotFound, DocumentInvalid
 from lora_registry.listing import all_character_ids
 from lora_registry.parallel_map import parallel_map
-from lora_registry.records import CharacterRecords
-from lora_registry.replay import Replay
+from lora_registry.records import CharacterRecords, Replay
 from lora_registry.store import ObjectInfo, ObjectMissing, Store
 
 log = logging.getLogger(__name__)

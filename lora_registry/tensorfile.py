@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from lora_registry.errors import LoraCorrupt
 
@@ -75,6 +76,8 @@ class TensorFile:
 def read_header(path: Path) -> TensorFile:
     """Read and check a file's header: bounded, known types, offsets contiguous and in the file.
 
+    What this accepts, ComfyUI can load.
+
     Raises:
         LoraCorrupt: the file is not safetensors, is truncated or has bytes left over.
     """
@@ -92,6 +95,7 @@ def read_header(path: Path) -> TensorFile:
     metadata = _metadata(header.pop("__metadata__", {}))
     tensors = [_tensor(name, entry, data_start, size) for name, entry in header.items()]
     _check_contiguous(tensors, data_start, size)
+    _check_loads(path)
     return TensorFile({tensor.name: tensor for tensor in tensors}, metadata, size)
 
 
@@ -120,6 +124,15 @@ def sha256_of(path: Path, *, check_cancelled: Callable[[], None] | None = None) 
         for chunk in _chunks(stream, path.stat().st_size, check_cancelled):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _check_loads(path: Path) -> None:
+    """The parser that ComfyUI uses has the last word; ours, before it, bounds what it may cost."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise LoraCorrupt(f"The file is not safetensors: {error}.") from error
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:

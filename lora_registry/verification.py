@@ -16,7 +16,7 @@ from lora_registry.character import (
 from lora_registry.errors import DocumentInvalid
 from lora_registry.listing import all_character_ids
 from lora_registry.parallel_map import parallel_map
-from lora_registry.replay import unless_torn
+from lora_registry.records import unless_torn
 from lora_registry.store import ObjectInfo, ObjectMissing, Store
 from lora_registry.tensorfile import sha256_of
 

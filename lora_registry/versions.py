@@ -14,7 +14,7 @@ from lora_registry import fields, layout
 from lora_registry.character import CharacterVersion, milliseconds, parse_version
 from lora_registry.conditions import Conditions
 from lora_registry.errors import VersionNotFound, refused_as
-from lora_registry.replay import Replay, unless_torn
+from lora_registry.records import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
 

@@ -1,5 +1,6 @@
 """LoRA files and versions for tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +9,8 @@ from safetensors.numpy import save_file
 
 from families.library import load_families
 from families.recognition import LoraFacts, Recogniser
+from lora_registry.cache import LoraCache
+from lora_registry.character import UsableVersion
 from lora_registry.versions import NewVersion
 from worker.loras import examine
 
@@ -36,3 +39,11 @@ def write_lora(path: Path, *, seed: int = 0, rank: int = 2, context: int = 2048)
 def new_version(path: Path, character_id: str = "mira", job_id: str = "job-1") -> NewVersion:
     """What a job would register of a file."""
     return NewVersion(character_id, job_id, path, "sdxl", "kohya", rank=2, trigger="ohwx")
+
+
+def ensure(
+    cache: LoraCache, version: UsableVersion, check_cancelled: Callable[[], None] | None = None
+) -> Path:
+    """Have a file here by now; without a lease it may be evicted again."""
+    with cache.lease(version, check_cancelled) as path:
+        return path

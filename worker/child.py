@@ -120,9 +120,10 @@ class ChildProcess:
         on_output: called in the draining thread with each raw chunk of stdout and stderr, in the
             order they came; a failure of it is logged and ends nothing.
         stop_timeout_s: how long SIGTERM may take before SIGKILL.
+        stdin: keep a pipe to its standard input, for `write`; nothing to read there otherwise.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - named options of one process, most left at their defaults
         self,
         argv: Sequence[str],
         *,
@@ -131,6 +132,7 @@ class ChildProcess:
         env: Mapping[str, str] | None = None,
         on_output: Callable[[bytes], None] | None = None,
         stop_timeout_s: float = 10.0,
+        stdin: bool = False,
     ) -> None:
         self.name = name
         self._argv = list(argv)
@@ -138,6 +140,7 @@ class ChildProcess:
         self._env = env
         self._on_output = on_output
         self._stop_timeout_s = stop_timeout_s
+        self._stdin = stdin
         self._tail = b""
         self._lock = threading.Lock()  # over the popen, from its fork to its reaping
         self._popen: subprocess.Popen[bytes] | None = None
@@ -196,6 +199,19 @@ class ChildProcess:
         """The last 8 KiB of its output."""
         return self._tail.decode(errors="replace")
 
+    def write(self, data: bytes) -> None:
+        """Send it to the child's standard input; more than a pipe holds (64 KiB) waits for it.
+
+        Raises:
+            BrokenPipeError: it has ended, or reads no more.
+        """
+        if self._popen is None or self._popen.stdin is None:
+            raise RuntimeError(f"{self.name} has no pipe to write to")
+        try:
+            self._popen.stdin.write(data)
+        except ValueError as error:  # the reaper has closed the pipe
+            raise BrokenPipeError(f"{self.name} has ended") from error
+
     def stop(self) -> None:
         """End the group: SIGTERM, wait, SIGKILL, reap; nothing to do when it has ended.
 
@@ -233,16 +249,20 @@ class ChildProcess:
         self.stop()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        popen = subprocess.Popen(
             self._argv,
             cwd=self._cwd,
             env=self._env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self._stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
             start_new_session=True,
         )
+        if popen.stdin is not None:
+            # A forked process that holds the pipe would keep the child from seeing its end.
+            register_after_fork(popen.stdin, lambda pipe: pipe.close())
+        return popen
 
     def _start_failure(self, error: OSError) -> ChildStartFailed:
         reason = error.strerror or type(error).__name__
@@ -287,6 +307,8 @@ class ChildProcess:
         with self._lock:
             self._returncode = popen.wait()
         guard.dismiss()
+        if popen.stdin is not None:
+            popen.stdin.close()
         log.info("child ended", extra={"child": self.name, "returncode": self._returncode})
         self._reaped.set()
 

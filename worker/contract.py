@@ -173,7 +173,9 @@ class ImageJob(Generation):
 
     task: Literal["image"]
     prompt: Annotated[Text, Field(min_length=1)]
-    workflow: WorkflowName = "sdxl"
+    workflow: WorkflowName | None = Field(
+        None, description="left out: what the characters' base model runs by default, else sdxl"
+    )
     count: Annotated[int, Field(ge=1, le=8)] = 1
     init_image: Source | None = None
     denoise: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
@@ -192,7 +194,9 @@ class VideoJob(Generation):
     task: Literal["video"]
     prompt: Annotated[Text, Field(min_length=1)] | None = None
     image: Source | None = None
-    workflow: WorkflowName = "svd"
+    workflow: WorkflowName | None = Field(
+        None, description="left out: what the characters' base model runs by default, else svd"
+    )
     frames: Annotated[int, Field(ge=2, le=1024)] | None = None
     fps: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] | None = None
     motion: Annotated[int, Field(ge=1, le=255)] | None = None

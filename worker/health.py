@@ -9,6 +9,7 @@ from typing import Final
 from lora_registry.store import StoreError
 from worker.contract import HealthJob
 from worker.errors import WorkerError
+from worker.likeness.scorer import NAME
 from worker.resources import JobContext, Resources
 from worker.results import (
     CacheHealth,
@@ -17,6 +18,7 @@ from worker.results import (
     FamilyHealth,
     GpuResult,
     HealthResult,
+    LikenessHealth,
     StorageHealth,
     WorkflowHealth,
 )
@@ -57,6 +59,12 @@ def run(_job: HealthJob, resources: Resources, context: JobContext) -> HealthRes
         comfyui=comfyui,
         storage=storage,
         disk=disk,
+        likeness=LikenessHealth(
+            measured=resources.scorer.lacking is None,
+            scorer=NAME,
+            version=resources.scorer.version,
+            problem=resources.scorer.lacking,
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.contract import ImageJob
+from worker.generation.choice import choose_workflow
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import Placed, placed
 from worker.generation.pictures import Finished, finish_picture
@@ -20,7 +21,9 @@ MIN_SIDE, MAX_SIDE = 256, 2048
 
 def run(job: ImageJob, resources: Resources, context: JobContext) -> dict[str, Any]:
     """Make the pictures. Raises what any step raises."""
-    workflow = resources.workflows.variant(job.workflow, "init_image" if job.init_image else None)
+    choice = choose_workflow("image", job.workflow, job.used_characters, resources, context)
+    brought = "init_image" if job.init_image else None
+    workflow = resources.workflows.variant(choice.workflow, brought)
     with ExitStack() as held:
         init = None
         if job.init_image:
@@ -30,6 +33,7 @@ def run(job: ImageJob, resources: Resources, context: JobContext) -> dict[str, A
             task="image",
             job=job,
             workflow=workflow,
+            records=choice.records,
             prompt=job.prompt,
             finish=partial(_finish, job),
             lower=("width", "height", "count"),

@@ -16,6 +16,7 @@ from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
 from worker.comfyui.engine import Engine
+from worker.likeness.scorer import Scorer
 from worker.pictures import Pictures
 from worker.progress import Progress
 from worker.settings import Settings
@@ -35,6 +36,7 @@ class Resources:
     store: ObjectStore
     sources: SourceReader
     pictures: Pictures
+    scorer: Scorer
     registry: Registry
     records: JobRecords
     loras: LoraCache

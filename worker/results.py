@@ -21,12 +21,10 @@ class Result(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class OutputResult(Result):
-    """One delivered object. `bytes` and `sha256` were confirmed against the store."""
+class StoredOutput(Result):
+    """One object of the bucket. `bytes` and `sha256` were confirmed against the store."""
 
     kind: Literal["image", "video", "audio", "poster", "lora", "sheet", "curve", "report"]
-    url: str
-    expires_at: str | None = None
     key: str
     content_type: str
     bytes: int
@@ -36,6 +34,13 @@ class OutputResult(Result):
     fps: float | None = None
     frames: int | None = None
     duration_s: float | None = None
+
+
+class OutputResult(StoredOutput):
+    """A delivered object with the URL to fetch it by, for as long as that lasts."""
+
+    url: str
+    expires_at: str | None = None
 
 
 class CharacterResult(Result):
@@ -293,6 +298,15 @@ class FamilyHealth(Result):
     lacks: list[str]
 
 
+class LikenessHealth(Result):
+    """Whether likeness is measured, by which scorer, and else why not."""
+
+    measured: bool
+    scorer: str
+    version: str | None = None
+    problem: str | None = None
+
+
 class HealthResult(Result):
     """The result of health jobs."""
 
@@ -310,6 +324,7 @@ class HealthResult(Result):
     comfyui: ComfyUIHealth
     storage: StorageHealth
     disk: DiskHealth
+    likeness: LikenessHealth
 
 
 class ErrorResult(Result):

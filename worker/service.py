@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self, assert_never
 
 from errors import CodedError
@@ -32,6 +31,7 @@ from worker.errors import (
     InvalidInput,
 )
 from worker.generation.warmup import warm_up
+from worker.likeness.scorer import Scorer, ScorerOptions
 from worker.logs import job_logging
 from worker.pictures import PictureOptions, Pictures
 from worker.progress import Progress, Send
@@ -91,6 +91,7 @@ class Worker:
             store=store,
             sources=SourceReader(store, assembly.source_options(settings)),
             pictures=Pictures(PictureOptions(settings.image_max_pixels), settings.work_dir),
+            scorer=hold(Scorer(ScorerOptions(enabled=settings.likeness == "auto"))),
             registry=Registry(store),
             records=JobRecords(store),
             loras=LoraCache(store, settings.loras_folder, assembly.lora_budget(settings)),
@@ -245,12 +246,7 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
 

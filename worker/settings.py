@@ -121,6 +121,10 @@ class Settings(StorageSettings):
         None, description="Workflow run once, small, before jobs are taken."
     )
 
+    likeness: Literal["auto", "off"] = Field(
+        "auto", description="`off`: faces are never looked at, and no identity is kept."
+    )
+
     # ComfyUI
     comfyui_dir: Path = Field(Path("/comfyui"), description="ComfyUI's folder, with `main.py`.")
     comfyui_python: str | None = Field(

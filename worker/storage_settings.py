@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from worker.errors import InvalidSettings
 from worker.storage import StorageOptions
 
-MAX_URL_LIFETIME_S: Final = 604_800  # SigV4's own limit; boto3 signs longer without complaint
-
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "S3_ENDPOINT_URL": (
         *("BUCKET_ENDPOINT_URL", "STORAGE_ENDPOINT_URL", "STORAGE_ENDPOINT"),
@@ -79,11 +77,6 @@ class StorageSettings(BaseModel):
         if supabase and not (self.supabase_project_ref or self.s3_endpoint_url):
             raise ValueError("SUPABASE_PROJECT_REF (or S3_ENDPOINT_URL) is needed for supabase")
         return self
-
-    @property
-    def url_lifetime_s(self) -> int:
-        """Life of a presigned URL in seconds, clamped to what SigV4 allows."""
-        return min(self.url_expires_s, MAX_URL_LIFETIME_S)
 
 
 def storage_options(settings: StorageSettings) -> StorageOptions:

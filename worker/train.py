@@ -1,27 +1,48 @@
 """The train branch: photos in, a registered and previewed character out.
 
 Run again with the same job id after a crash at any point, it continues: what was registered is not
-trained again, what was trained is not trained again, what was reported is answered again.
+trained again, what was trained is not trained again, and what was reported is only returned.
 """
 
 import contextlib
-import json
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
 from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
+from worker.cancel import Deadline
 from worker.contract import TrainJob
 from worker.loras import examine
 from worker.resources import JobContext, Resources
-from worker.results import TrainResult
-from worker.training import delivery
-from worker.training.captions import derived_trigger
-from worker.training.preparation import TrainingWork
-from worker.training.production import Trained, train_character
-from worker.training.stages import TrainingStages
-from worker.training.workdir import TrainingFolder
+from worker.results import DatasetResult, TrainResult
+from worker.settings import default_python
+from worker.training import defaults
+from worker.training.base_model import find_checkpoint, trained_layers
+from worker.training.captions import derived_trigger, ordinary_words, trigger_warning
+from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
+from worker.training.handover import engine_restored, gpu_memory, gpu_released
+from worker.training.kohya import KohyaTrainer
+from worker.training.kohya_command import KohyaOptions
+from worker.training.preparation import prepare
+from worker.training.record import TrainingRecord, metadata_of, settings_of, warnings_of
+from worker.training.report import record_key, report
+from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec
+from worker.training.weights import Expected, check_lora, write_metadata
+from worker.training.work import (
+    LossLog,
+    TrainingFolder,
+    TrainingProgress,
+    TrainingWork,
+    bytes_needed,
+    require_disk,
+)
+
+_SPEC: Final = "spec.json"
+_RECORD: Final = "record.json"
+_WEIGHTS: Final = "lora.safetensors"
 
 
 def run(job: TrainJob, resources: Resources, context: JobContext) -> TrainResult:
@@ -31,57 +52,151 @@ def run(job: TrainJob, resources: Resources, context: JobContext) -> TrainResult
         DatasetRejected, TrainingFailed, TrainingDiverged, OutOfMemory, DiskFull, Cancelled, …:
             nothing is registered then, and nothing is left on the disk.
     """
-    stages = TrainingStages(context.progress)
-    head = _head(job.character_id, resources)
-    version = _made_before(job, resources, context)
+    progress = TrainingProgress(context.progress)
+    character = _character(job.character_id, resources)
+    version, record = _registered_before(job, resources, context), None
     if version is None:
         with TrainingFolder(resources.settings.work_dir / "training", context.job_id) as folder:
-            trigger = job.trigger or (head.trigger if head else derived_trigger(job.character_id))
-            work = TrainingWork(job, trigger, resources, context, folder, stages)
-            version = _register(work, train_character(work))
-    return delivery.deliver(job, version, resources, context, stages)
+            work = begin(job, character, resources, context, folder, progress)
+            record = folder.load(_RECORD, TrainingRecord)
+            if record is None:
+                dataset, described = prepare(work)
+                spec = plan(work, dataset)
+                weights = train(work, spec, dataset)
+                record = verify(work, spec, described, weights)
+            version = register(work, record)
+    return report(job, version, record, resources, context, progress)
 
 
-def _head(character_id: str, resources: Resources) -> CharacterRecord | None:
-    """The character as it is; a deleted one is refused before anything is trained."""
-    try:
-        return resources.registry.get(character_id)
-    except CharacterDeleted:
-        raise
-    except CharacterNotFound:
-        return None
+def begin(
+    job: TrainJob,
+    character: CharacterRecord | None,
+    resources: Resources,
+    context: JobContext,
+    folder: TrainingFolder,
+    progress: TrainingProgress,
+) -> TrainingWork:
+    """Decide what does not depend on the photos: words, time, trainer.
+
+    Raises:
+        EngineUnavailable, Cancelled: ComfyUI, whose previews are part of the job, cannot run.
+    """
+    deadline = Deadline(job.timeout_s or resources.settings.train_timeout_s)
+    # A worker whose ComfyUI cannot start says so now, not after hours of training.
+    resources.engine.ensure_ready(context.cancel)
+    stats = resources.comfyui.system_stats()
+    version = str(stats.get("system", {}).get("comfyui_version", "unknown"))
+    known = character.trigger if character else derived_trigger(job.character_id)
+    return TrainingWork(
+        job=job,
+        trigger=job.trigger or known,
+        class_noun=job.class_noun,
+        gpu_memory=gpu_memory(stats),
+        trainer=_trainer(job, resources, version),
+        deadline=deadline,
+        resources=resources,
+        context=context,
+        folder=folder,
+        progress=progress,
+        losses=LossLog(folder),
+    )
 
 
-def _made_before(
-    job: TrainJob, resources: Resources, context: JobContext
-) -> CharacterVersion | None:
-    """The version that an earlier run of this job registered, its head written by now."""
-    version = resources.registry.made_by(job.character_id, context.job_id)
-    if version is not None:
-        resources.registry.adopt(version, name=job.name, activate=job.activate)
-    return version
+def plan(work: TrainingWork, dataset: PreparedDataset) -> TrainingSpec:
+    """Every value of the training; an earlier run's plan goes on, its saved states fit no other.
+
+    Raises:
+        InvalidInput: the job asks for what its trainer cannot do.
+    """
+    known = defaults.Circumstances(
+        job_id=work.context.job_id,
+        photos=len(dataset.photos),
+        gpu_memory=work.gpu_memory,
+        trigger=work.trigger,
+        class_noun=work.class_noun,
+        deadline_s=work.deadline.remaining,
+    )
+    spec = work.folder.load(_SPEC, TrainingSpec) or defaults.plan(work.job, known)
+    work.folder.save(_SPEC, spec)
+    return spec
 
 
-def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
-    """Weights, version, head; what the report needs lies in the bucket before, or not at all."""
+def train(work: TrainingWork, spec: TrainingSpec, dataset: PreparedDataset) -> Path:
+    """Train with the GPU to ourselves; returns a file that nobody has looked into yet.
+
+    Raises:
+        DiskFull: before anything is trained, or when the disk ran full.
+        TrainingFailed, TrainingDiverged, OutOfMemory, EngineCrashed, TimedOut, Cancelled.
+    """
+    require_disk(work.folder.path, bytes_needed(spec.rank))
+    work.progress.at("training")
+    folder = work.folder.kept(work.job.trainer)
+    with work.context.timings.phase("training"), _gpu_of(work):
+        path = work.trainer.train(spec, dataset, folder, work.on_step, work.context.cancel)
+    work.losses.save()
+    return path
+
+
+def verify(
+    work: TrainingWork, spec: TrainingSpec, described: DatasetResult, path: Path
+) -> TrainingRecord:
+    """Check the trained file, write its metadata, and keep the record of all that was done.
+
+    Raises:
+        TrainingFailed, TrainingDiverged: the file is not the LoRA that was asked for.
+        Cancelled.
+    """
+    settings, trainer = work.resources.settings, work.trainer.name
+    work.progress.at("checking")
+    with work.context.timings.phase("checking"):
+        checkpoint = find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
+        # ComfyUI's trainer trains alpha along, so only kohya's can be held to what was asked for.
+        alpha = spec.alpha if work.job.trainer == "kohya" else None
+        expected = Expected(spec.rank, alpha, trained_layers(checkpoint))
+        check = check_lora(path, expected, work.context.cancel.check)
+        metadata = metadata_of(
+            spec, work.job.character_id, described.digest, trainer, settings.train_checkpoint
+        )
+        write_metadata(path, work.folder.path / _WEIGHTS, metadata)
+    warning = trigger_warning(spec.trigger, ordinary_words(settings.kohya_tokenizers))
+    record = TrainingRecord(
+        training=settings_of(work.job, spec, trainer, settings.train_checkpoint),
+        dataset=described,
+        check=check,
+        warnings=warnings_of(described, warning),
+        losses=work.losses.curve(),
+    )
+    # The record says that the weights beside it are whole and checked, so it comes last.
+    work.folder.save(_RECORD, record)
+    path.unlink()
+    return record
+
+
+def register(work: TrainingWork, record: TrainingRecord) -> CharacterVersion:
+    """Weights, version, head; the record lies in the bucket before, or not at all.
+
+    Raises:
+        StoreError, RegistryError, Cancelled.
+    """
     job, resources, context = work.job, work.resources, work.context
-    work.stages.at("registering")
-    found = examine(trained.weights, resources.recogniser, check_cancelled=context.cancel.check)
+    work.progress.at("registering")
+    weights = work.folder.path / _WEIGHTS
+    found = examine(weights, resources.recogniser, check_cancelled=context.cancel.check)
     new = NewVersion(
         character_id=job.character_id,
         job_id=context.job_id,
-        weights=trained.weights,
+        weights=weights,
         base_model=found.base_model,
         format=found.format,
         rank=found.rank,
         trigger=work.trigger,
-        class_noun=job.class_noun,
+        class_noun=work.class_noun,
         name=job.name,
-        training=_kept(trained.notes),
+        training=record.kept(),
     )
-    key = delivery.notes_key(job.character_id, context.job_id)
+    key = record_key(job.character_id, context.job_id)
     with context.timings.phase("registering"):
-        resources.store.put(key, json.dumps(trained.notes).encode())
+        resources.store.put(key, record.model_dump_json(exclude_none=True).encode())
         try:
             return resources.registry.add_version(
                 new, activate=job.activate, check_cancelled=context.cancel.check
@@ -92,12 +207,54 @@ def _register(work: TrainingWork, trained: Trained) -> CharacterVersion:
             raise
 
 
-def _kept(notes: dict[str, Any]) -> dict[str, Any]:
-    """What the version's own document says of its training: small, since every job may read it."""
-    return {
-        "trainer": notes["training"]["trainer"],
-        "steps": notes["training"]["steps"],
-        "alpha": notes["training"]["alpha"],
-        "dataset_digest": notes["dataset"]["digest"],
-        "photos": sum(photo["verdict"] != "rejected" for photo in notes["dataset"]["photos"]),
-    }
+def _character(character_id: str, resources: Resources) -> CharacterRecord | None:
+    """The character as it is; a deleted one is refused before anything is trained."""
+    try:
+        return resources.registry.get(character_id)
+    except CharacterDeleted:
+        raise
+    except CharacterNotFound:
+        return None
+
+
+def _registered_before(
+    job: TrainJob, resources: Resources, context: JobContext
+) -> CharacterVersion | None:
+    """The version that an earlier run of this job registered, its head written by now."""
+    version = resources.registry.made_by(job.character_id, context.job_id)
+    if version is not None:
+        resources.registry.adopt(version, name=job.name, activate=job.activate)
+    return version
+
+
+def _trainer(job: TrainJob, resources: Resources, comfyui_version: str) -> Trainer:
+    settings, engine = resources.settings, resources.engine
+    if job.trainer == "comfyui":
+        places = ComfyUIPlaces(
+            checkpoint=settings.train_checkpoint,
+            input_directory=engine.input_directory,
+            output_directory=engine.output_directory,
+            version=comfyui_version,
+        )
+        return ComfyUITrainer(resources.comfyui, places)
+    checkpoint = find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
+    return KohyaTrainer(
+        KohyaOptions(
+            folder=settings.kohya_dir,
+            python=default_python(settings.kohya_dir, settings.kohya_python),
+            checkpoint=checkpoint or Path(settings.train_checkpoint),
+            tokenizers=settings.kohya_tokenizers,
+        )
+    )
+
+
+@contextlib.contextmanager
+def _gpu_of(work: TrainingWork) -> Iterator[None]:
+    """The GPU for the trainer: ComfyUI unloads its models for a process that is not its own."""
+    engine, comfyui, cancel = work.resources.engine, work.resources.comfyui, work.context.cancel
+    if work.job.trainer == "kohya":
+        with gpu_released(engine, comfyui, cancel):
+            yield
+    else:
+        with engine_restored(engine):
+            yield

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from worker.contract import VideoJob
+from worker.generation.choice import choose_workflow
 from worker.generation.clips import finish_clip
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import placed
@@ -18,7 +19,8 @@ from workflows.template import Output, Workflow
 
 def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, Any]:
     """Make the clip. Raises what any step raises."""
-    workflow = resources.workflows.variant(job.workflow, None if job.image else "prompt")
+    choice = choose_workflow("video", job.workflow, job.used_characters, resources, context)
+    workflow = resources.workflows.variant(choice.workflow, None if job.image else "prompt")
     with ExitStack() as held:
         start, size = None, (job.width, job.height)
         if job.image:
@@ -29,6 +31,7 @@ def run(job: VideoJob, resources: Resources, context: JobContext) -> dict[str, A
             task="video",
             job=job,
             workflow=workflow,
+            records=choice.records,
             prompt=job.prompt,
             finish=partial(_finish, job),
             output_format=job.format,

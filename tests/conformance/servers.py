@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from local.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = ("tiny_sdxl.safetensors", "tiny_svd.safetensors")
@@ -67,7 +68,7 @@ def running(kind: str, folder: Path, options: Sequence[str] = ()) -> Iterator[Se
         place.mkdir(parents=True, exist_ok=True)
     config = folder / "extra_model_paths.yaml"
     config.write_text(f"characters:\n  base_path: {folder}\n  loras: loras\n")
-    port = _free_port()
+    [port] = free_ports(1)
     given = [
         *("--listen", "127.0.0.1", "--port", str(port), "--extra-model-paths-config", str(config)),
         *(f"--{name}-directory={places[name]}" for name in ("output", "input", "temp", "user")),
@@ -119,10 +120,3 @@ def _wait_ready(
                 return
         time.sleep(0.05)
     raise RuntimeError(f"no server: {log.read_text(errors='replace')[-2000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

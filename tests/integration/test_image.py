@@ -40,6 +40,7 @@ def loras_in(graph: dict[str, Any]) -> list[tuple[str, float]]:
 def test_a_picture_without_a_character(harness: WorkerHarness) -> None:
     result = harness.run(SMALL | {"seed": 11, "negative_prompt": "fog"}, job_id="plain")
     (output,) = result["outputs"]
+    assert result["workflow"]["name"] == "sdxl"
     body = fetched(output["url"])
     assert hashlib.sha256(body).hexdigest() == output["sha256"]
     assert len(body) == output["bytes"]
@@ -327,9 +328,12 @@ def test_a_character_of_another_base_model_is_refused_not_rendered_wrong(
     new = NewVersion("old", "old", path, "sd15", "kohya", 1, "ooo")
     harness.resources.registry.add_version(new)
     before = harness.prompts_run()
-    refused = harness.run(SMALL | {"character_id": "old"})
+    refused = harness.run(SMALL | {"character_id": "old", "workflow": "sdxl"})
     assert (refused["code"], refused["field"]) == ("invalid_input", "character_id")
     assert refused["details"] == {"character": "sd15", "workflow": "sdxl"}
+    refused = harness.run(SMALL | {"character_id": "old"})
+    assert (refused["code"], refused["field"]) == ("invalid_input", "character_id")
+    assert refused["details"] == {"base_models": ["sd15"]}
     assert harness.prompts_run() == before
 
 

@@ -13,8 +13,8 @@ from lora_registry.conditions import Conditions, ConditionSupport, probe
 from lora_registry.errors import CharacterNotFound, RegistryError
 from lora_registry.listing import Order
 from lora_registry.migration import export_characters, import_characters
+from lora_registry.records import Replay
 from lora_registry.registry import Registry
-from lora_registry.replay import Replay
 from lora_registry.store import ObjectMissing, StoreError
 from lora_registry.sweep import Sweep
 from lora_registry.verification import Verification

@@ -19,7 +19,7 @@ from lora_registry.cache import LoraCache
 from lora_registry.character import UsableVersion
 from lora_registry.errors import LoraCorrupt
 from lora_registry.registry import Registry
-from tests.loras import new_version, write_lora
+from tests.loras import ensure, new_version, write_lora
 from worker.storage import ObjectStore
 
 # Another process of the same machine: takes a lease, says so, keeps it until its input ends.
@@ -109,10 +109,10 @@ def test_a_file_that_another_process_uses_is_not_evicted(
     cache = LoraCache(store, folder, wanted.size)
     with holder(store, folder, used) as process:
         holds(process)
-        cache.ensure(wanted)
+        ensure(cache, wanted)
         assert (folder / f"{used.sha256}.safetensors").exists()
     (folder / f"{wanted.sha256}.safetensors").unlink()
-    cache.ensure(wanted)  # the other process is gone, and its lease with it
+    ensure(cache, wanted)  # the other process is gone, and its lease with it
     assert not (folder / f"{used.sha256}.safetensors").exists()
 
 
@@ -148,6 +148,6 @@ def test_bytes_that_arrive_wrong_are_refused(
     with ObjectStore(options) as proxied:
         cache = LoraCache(proxied, tmp_path / "loras", 10**9)
         with pytest.raises(LoraCorrupt, match="checksum"):
-            cache.ensure(versions[0])
+            ensure(cache, versions[0])
         assert not list((tmp_path / "loras").glob("*.safetensors"))
-        cache.ensure(versions[0])
+        ensure(cache, versions[0])

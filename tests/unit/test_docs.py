@@ -9,6 +9,7 @@ from worker.contract import parse_job
 from workflows.library import load_library
 
 ROOT = Path(__file__).resolve().parents[2]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -40,3 +41,17 @@ def test_every_model_that_a_workflow_names_is_in_the_manifest() -> None:
     known = {model["name"] for model in manifest["model"]}
     for workflow in load_library(ROOT / "workflows").values():
         assert set(workflow.models) <= known, workflow.name
+
+
+def test_every_file_that_the_map_names_exists() -> None:
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", ARCHITECTURE.read_text()))
+    named.discard("settings.py")
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_the_map_has_every_package_and_the_readme_has_the_map() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    table = ARCHITECTURE.read_text().partition("## The path of a picture")[0]
+    assert packages <= set(re.findall(r"^\| `([a-z_]+)/`", table, re.MULTILINE))
+    assert "docs/architecture.md" in (ROOT / "README.md").read_text()

@@ -21,7 +21,7 @@ from worker.errors import ExecutionFailed
 from worker.generation.pictures import Finished
 from worker.resources import JobContext, Resources
 from worker.results import OutputResult
-from worker.storage.content_type import content_type_for
+from worker.storage.upload import content_type_for
 from workflows.template import Output
 
 FinishOutput = Callable[[Path, Output], Sequence[Finished]]
@@ -189,7 +189,7 @@ def upload_file(
 def describe(resources: Resources, path: Path, key: str, **facts: Any) -> OutputResult:
     """What a local file will be as an object: size in bytes, sha256, a URL to fetch it by."""
     content_type = content_type_for(path)
-    url = resources.store.presign(key, resources.settings.url_lifetime_s, content_type=content_type)
+    url = resources.store.presign(key, resources.settings.url_expires_s, content_type=content_type)
     return OutputResult(
         url=url.url,
         expires_at=url.expires_at,

@@ -4,9 +4,10 @@ import datetime
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from lora_registry.character import CharacterRecord
 from worker.contract import Generation
 from worker.errors import (
     EngineCrashed,
@@ -44,6 +45,7 @@ class GenerationRequest:
     Attributes:
         values: what the workflow's roles get; None leaves what its graph says. Prompt and seed
             are added by `generate`.
+        records: of the characters, where they were read already.
         finish: checks a produced file, and says what of it is uploaded.
         lower: the fields that a person lowers when the GPU's memory does not suffice.
     """
@@ -53,6 +55,7 @@ class GenerationRequest:
     workflow: Workflow
     values: Mapping[str, Value | None]
     finish: FinishOutput
+    records: Mapping[str, CharacterRecord] = field(default_factory=dict)
     prompt: str | None = None
     output_format: str | None = None
     lower: tuple[str, ...] = ()
@@ -74,7 +77,7 @@ def generate(
     job, workflow = request.job, request.workflow
     resources.availability.require(workflow)
     with context.timings.phase("registry"):
-        characters = resolve_characters(job.used_characters, workflow, resources)
+        characters = resolve_characters(job.used_characters, workflow, resources, request.records)
     context.progress.report("characters", 2)
     prompt = request.prompt and place_triggers(request.prompt, [c.trigger for c in characters])
     draws = job.seed is None and "seed" in workflow.roles  # none where nothing would take it
@@ -208,7 +211,7 @@ def _conclude(
     """Write the manifest while the outputs are still on their way, then wait for all of it."""
     key = f"{delivery.folder}/manifest.json"
     url = resources.store.presign(
-        key, resources.settings.url_lifetime_s, content_type="application/json"
+        key, resources.settings.url_expires_s, content_type="application/json"
     ).url
     used = [character.result() for character in characters]
     seed, prompt = values["seed"], values["prompt"]

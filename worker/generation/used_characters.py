@@ -2,13 +2,13 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_registry.character import UsableVersion
+from lora_registry.character import CharacterRecord, UsableVersion
 from worker.contract import CharacterUse
 from worker.errors import InvalidInput
 from worker.resources import JobContext, Resources
@@ -50,9 +50,14 @@ class ResolvedCharacter:
 
 
 def resolve_characters(
-    uses: Sequence[CharacterUse], workflow: Workflow, resources: Resources
+    uses: Sequence[CharacterUse],
+    workflow: Workflow,
+    resources: Resources,
+    records: Mapping[str, CharacterRecord],
 ) -> tuple[ResolvedCharacter, ...]:
-    """Look every character up, all at once: one conditional GET each.
+    """Look every character up, all at once: one conditional GET each that is not in `records`.
+
+    Where a character has versions for several base models, the workflow's is meant.
 
     Raises:
         CharacterNotFound, VersionNotFound, StoreError: as the registry says.
@@ -64,7 +69,8 @@ def resolve_characters(
         raise InvalidInput(f"workflow: {workflow.name!r} takes no characters.", field="workflow")
 
     def resolve(use: CharacterUse) -> ResolvedCharacter:
-        version = resources.registry.resolve(use.character_id, use.version)
+        record = records.get(use.character_id) or resources.registry.get(use.character_id)
+        version = resources.registry.chosen(record, use.version, base_model=workflow.base_model)
         if version.base_model != workflow.base_model:
             raise InvalidInput(
                 f"character_id: {use.character_id!r} was trained on {version.base_model}, workflow "

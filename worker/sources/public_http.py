@@ -31,7 +31,7 @@ from worker.sources.public_address import (
     is_public,
     parse_url,
 )
-from worker.storage.transfer_pool import CheckCancelled, TransferPool
+from worker.storage.transfer import CheckCancelled, TransferPool
 
 Resolve = Callable[[str, int], Sequence[Address]]
 OnShare = Callable[[float], None]

@@ -14,7 +14,7 @@ from worker.contract import Source
 from worker.errors import InvalidInput, SourceForbidden, SourceUnreachable
 from worker.sources.public_http import FetchLimits, OnShare, PublicHttp
 from worker.storage import ObjectStore
-from worker.storage.transfer_pool import CheckCancelled
+from worker.storage.transfer import CheckCancelled
 
 T = TypeVar("T")
 

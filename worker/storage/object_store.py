@@ -7,15 +7,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from lora_registry.store import ObjectInfo, ObjectMissing, StoredObject, StoreError
-from worker.storage.client import Attempts, StorageOptions, open_client, status_of
-from worker.storage.content_type import content_type_for, disposition
-from worker.storage.download import Download
-from worker.storage.upload import Upload
+from lora_registry.store import ObjectInfo, ObjectMissing, StoredObject
+from worker.storage.client import FAILURES, Attempts, StorageOptions, open_client, status_of
+from worker.storage.transfer import Download
+from worker.storage.upload import Upload, content_type_for, disposition
 
 __all__ = ["ObjectStore", "PresignedUrl", "StorageOptions", "content_type_for"]
 
@@ -47,12 +45,7 @@ class ObjectStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -70,15 +63,17 @@ class ObjectStore:
 
     def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
         """Read unless its etag is still `etag`: None then. Raises as `get` does."""
-        try:
-            return self._attempts(key).run(partial(self._read, key, IfNoneMatch=etag))
-        except StoreError as error:
-            if (
-                isinstance(error.__cause__, Exception)
-                and status_of(error.__cause__) == HTTPStatus.NOT_MODIFIED
-            ):
-                return None
-            raise
+
+        def read() -> StoredObject | None:
+            try:
+                return self._read(key, IfNoneMatch=etag)
+            except FAILURES as error:
+                # botocore raises for 304 too; here it is the answer of every warm job.
+                if status_of(error) == HTTPStatus.NOT_MODIFIED:
+                    return None
+                raise
+
+        return self._attempts(key).run(read)
 
     def put(self, key: str, body: bytes, content_type: str = _JSON) -> str:
         """Write unconditionally; returns the new etag."""
@@ -174,26 +169,20 @@ class ObjectStore:
         return upload.run(path, content_type, metadata or {}, check_cancelled)
 
     def presign(
-        self,
-        key: str,
-        expires_s: float,
-        *,
-        download_name: str | None = None,
-        content_type: str | None = None,
+        self, key: str, expires_s: float, *, content_type: str | None = None
     ) -> PresignedUrl:
         """A URL that a browser plays or saves.
 
         Args:
             key: the object's; whether it exists is not looked up.
             expires_s: life in seconds, brought into 1 to 604800 (SigV4's limit).
-            download_name: file name suggested when it is saved; the key's own without it.
             content_type: answered by the store instead of the object's own.
         """
         if self.options.public_base_url is not None:
             base = self.options.public_base_url.rstrip("/")
             return PresignedUrl(f"{base}/{quote(self._prefix + key)}", None)
         kind = content_type or content_type_for(key)
-        name = download_name or key.rsplit("/", 1)[-1]
+        name = key.rsplit("/", 1)[-1]
         lifetime = min(max(1, int(expires_s)), MAX_URL_LIFETIME_S)
         expires_at = datetime.now(UTC) + timedelta(seconds=lifetime)
         shown = {"ResponseContentType": kind, "ResponseContentDisposition": disposition(name, kind)}

@@ -7,7 +7,7 @@ from typing import Final
 
 from lora_registry.errors import LoraCorrupt
 from lora_registry.tensorfile import read_header
-from worker.training.verify import layer_name
+from worker.training.weights import layer_name
 
 _TRANSFORMER_LAYER: Final = re.compile(
     r"model\.diffusion_model\.(?P<layer>(?:input_blocks|output_blocks)\.\d+\.1\.\S+"
@@ -26,7 +26,7 @@ def find_checkpoint(name: str, folders: Iterable[Path]) -> Path | None:
 
 
 def trained_layers(checkpoint: Path | None) -> frozenset[str]:
-    """The linear layers of the U-Net's transformers, named as `verify.layer_name` does.
+    """The linear layers of the U-Net's transformers, named as `weights.layer_name` does.
 
     Read from the checkpoint's header: 722 for SDXL, what sd-scripts adapts and ComfyUI's trainer
     too. Empty where there is no such file, or it is none with a U-Net of this kind.

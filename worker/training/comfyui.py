@@ -26,7 +26,7 @@ from worker.training.trainer import (
     PreparedDataset,
     TrainingSpec,
     TrainingStep,
-    sparing,
+    low_memory,
 )
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class ComfyUITrainer:
         try:
             return run.train(spec, on_step, cancel)
         except OutOfMemory:
-            smaller = sparing(spec)
+            smaller = low_memory(spec)
             if smaller == spec:
                 raise
             log.warning("out of memory", extra={"batch_size": smaller.batch_size})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from PIL import Image
 
@@ -16,6 +16,7 @@ from worker.contract import MIN_PHOTOS
 from worker.errors import DatasetRejected, ImageRejected
 from worker.media import Picture
 from worker.pictures import Pictures
+from worker.results import DatasetResult, PhotoResult, UnusedFileResult
 from worker.training.captions import Captioner, with_trigger
 from worker.training.fetching import Check, Fetched, Limits, OnShare
 from worker.training.layout import Unused
@@ -143,42 +144,41 @@ def digest_of(photos: Iterable[PreparedPhoto]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def manifest(dataset: PreparedDataset, verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The dataset as a document: verdicts and captions, no picture."""
+def manifest(
+    dataset: PreparedDataset, verdicts: Sequence[Verdict], captioner: str, unused: Sequence[Unused]
+) -> DatasetResult:
+    """The dataset as a document: verdicts, captions and what had no part in it, no picture."""
     prepared = {photo.path.name: photo for photo in dataset.photos}
     photos = []
     for verdict in verdicts:
-        shown = verdict.as_json()
-        if verdict.usable:
-            photo = prepared[_png_name(verdict.index)]
-            shown |= {"caption": photo.caption, "repeats": photo.repeats}
-        photos.append(shown)
-    return {"digest": dataset.digest, "photos": photos}
+        photo = prepared.get(_png_name(verdict.index))
+        used = {"caption": photo.caption, "repeats": photo.repeats} if photo else {}
+        photos.append(PhotoResult(**verdict.as_json(), **used))
+    named = [UnusedFileResult(name=each.name[:_NAME_SHOWN], reason=each.reason) for each in unused]
+    return DatasetResult(
+        digest=dataset.digest,
+        photos=photos,
+        captioner=captioner,
+        unused=named[:_UNUSED_SHOWN],
+        unused_count=len(unused) or None,
+    )
 
 
-def unused_files(unused: Sequence[Unused]) -> dict[str, Any]:
-    """What of an archive has no part in the training, for the manifest; the count is of all."""
-    if not unused:
-        return {}
-    named = [{"name": each.name[:_NAME_SHOWN], "reason": each.reason} for each in unused]
-    return {"unused": named[:_UNUSED_SHOWN], "unused_count": len(unused)}
-
-
-def restored(described: dict[str, Any], folder: Path) -> PreparedDataset:
+def restored(described: DatasetResult, folder: Path) -> PreparedDataset:
     """The dataset that a manifest describes, its files being in `folder`."""
     photos = tuple(
         PreparedPhoto(
-            _png(folder, photo["index"], photo["repeats"]),
-            photo["caption"],
-            photo["sha256"],
-            photo["width"],
-            photo["height"],
-            photo["repeats"],
+            _png(folder, photo.index, photo.repeats or 1),
+            photo.caption,
+            photo.sha256 or "",
+            photo.width or 0,
+            photo.height or 0,
+            photo.repeats or 1,
         )
-        for photo in described["photos"]
-        if "caption" in photo
+        for photo in described.photos
+        if photo.caption is not None
     )
-    return PreparedDataset(folder, photos, described["digest"])
+    return PreparedDataset(folder, photos, described.digest or "")
 
 
 def _measure(

@@ -78,6 +78,7 @@ class Circumstances:
     photos: int
     gpu_memory: int | None
     trigger: str
+    class_noun: str
     deadline_s: float
 
 
@@ -111,7 +112,7 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
     return TrainingSpec(
         name=f"{job.character_id}-{short_digest(known.job_id)}",
         trigger=known.trigger,
-        class_noun=job.class_noun,
+        class_noun=known.class_noun,
         steps=steps,
         rank=rank,
         alpha=job.alpha or (rank / 2 if job.trainer == "kohya" else COMFYUI_ALPHA),

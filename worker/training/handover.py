@@ -51,8 +51,8 @@ def gpu_memory(stats: Mapping[str, Any]) -> int | None:
 
 
 @contextlib.contextmanager
-def ready_afterwards(engine: Restartable) -> Iterator[None]:
-    """ComfyUI is ready behind the block, however the block ended."""
+def engine_restored(engine: Restartable) -> Iterator[None]:
+    """ComfyUI is ready once the block has ended, however that was."""
     try:
         yield
     finally:
@@ -63,16 +63,16 @@ def ready_afterwards(engine: Restartable) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def handed_over(
+def gpu_released(
     engine: Restartable, comfyui: Memory, cancel: CancelToken, timeout_s: float = _FREE_TIMEOUT_S
 ) -> Iterator[None]:
-    """The GPU is free inside; ComfyUI is ready again behind it, however the inside ended.
+    """The GPU is free inside the block; ComfyUI is ready again after it, however it ended.
 
     Raises:
         EngineUnavailable: something else holds the GPU's memory, a restarted ComfyUI or not.
         Cancelled: while waiting for it.
     """
-    with ready_afterwards(engine):
+    with engine_restored(engine):
         try:
             comfyui.free(unload_models=True, free_memory=True)
         except EngineUnavailable:  # it has just died: started again, it holds nothing

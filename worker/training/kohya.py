@@ -2,9 +2,6 @@
 
 import logging
 import shutil
-import threading
-import time
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NoReturn
@@ -23,14 +20,14 @@ from worker.errors import (
 from worker.settings import inherited_environment
 from worker.training import kohya_command
 from worker.training.kohya_command import KohyaOptions, Resume
-from worker.training.kohya_progress import ProgressReader, diverged, failure_in
+from worker.training.kohya_progress import TrainerOutput, diverged, failure_in
 from worker.training.kohya_state import Attempt, Attempts
 from worker.training.trainer import (
     OnStep,
     PreparedDataset,
     TrainingSpec,
     TrainingStep,
-    sparing,
+    low_memory,
 )
 
 log = logging.getLogger(__name__)
@@ -74,7 +71,7 @@ class KohyaTrainer:
             try:
                 return run.watch(on_step, cancel, deadline)
             except OutOfMemory:
-                smaller = sparing(spec)
+                smaller = low_memory(spec)
                 if spared or smaller == spec:
                     raise
                 spared = True
@@ -116,7 +113,7 @@ class _Run:
         self._options = options
         self._spec = spec
         self._attempt = attempt
-        self._output = _Output()
+        self._output = TrainerOutput()
         self._last: TrainingStep | None = None
         file = attempt.folder / "dataset.toml"
         file.write_text(kohya_command.dataset_toml(spec, dataset), encoding="utf-8")
@@ -201,32 +198,6 @@ class _Run:
                 details={"step": done, "steps": self._spec.steps},
             )
         return file
-
-
-class _Output:
-    """What the process wrote, taken in the draining thread and read in the job's."""
-
-    def __init__(self) -> None:
-        self._reader = ProgressReader()
-        self._steps: deque[TrainingStep] = deque()
-        self._lock = threading.Lock()
-        self._heard = time.monotonic()
-
-    def take(self, chunk: bytes) -> None:
-        with self._lock:
-            self._heard = time.monotonic()
-            self._steps.extend(self._reader.feed(chunk))
-
-    def steps(self) -> list[TrainingStep]:
-        with self._lock:
-            steps = list(self._steps)
-            self._steps.clear()
-        return steps
-
-    @property
-    def silence_s(self) -> float:
-        with self._lock:
-            return time.monotonic() - self._heard
 
 
 def _crash(status: int) -> str:

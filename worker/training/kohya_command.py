@@ -13,6 +13,7 @@ from worker.training.trainer import PreparedDataset, TrainingSpec
 
 VERSION: Final = "sd-scripts v0.10.1"
 SCRIPT: Final = "sdxl_train_network.py"
+MAX_TOKENS: Final = 225  # three times what CLIP reads at once; sd-scripts encodes it in parts
 _BUCKET_STEP: Final = 64
 
 
@@ -111,7 +112,7 @@ def _optimizer(spec: TrainingSpec) -> list[str]:
 def _execution(spec: TrainingSpec) -> list[str]:
     argv = ["--mixed_precision", "bf16", "--no_half_vae", "--sdpa"]
     argv += ["--cache_latents", "--cache_text_encoder_outputs", "--vae_batch_size", "1"]
-    argv += ["--max_data_loader_n_workers", "0"]
+    argv += ["--max_data_loader_n_workers", "0", "--max_token_length", str(MAX_TOKENS)]
     return [*argv, "--gradient_checkpointing"] if spec.gradient_checkpointing else argv
 
 

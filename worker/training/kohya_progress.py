@@ -6,6 +6,9 @@ searched. A step appears twice, first with the loss of the one before; the last 
 
 import math
 import re
+import threading
+import time
+from collections import deque
 from typing import Final, Literal
 
 from worker.training.trainer import TrainingStep
@@ -41,6 +44,35 @@ class ProgressReader:
             end = match.end()
         self._rest = text[end:][-_KEPT:]
         return found
+
+
+class TrainerOutput:
+    """What the process wrote, taken in the draining thread and read in the job's."""
+
+    def __init__(self) -> None:
+        self._reader = ProgressReader()
+        self._steps: deque[TrainingStep] = deque()
+        self._lock = threading.Lock()
+        self._heard = time.monotonic()
+
+    def take(self, chunk: bytes) -> None:
+        """Read on; called by the thread that drains the process."""
+        with self._lock:
+            self._heard = time.monotonic()
+            self._steps.extend(self._reader.feed(chunk))
+
+    def steps(self) -> list[TrainingStep]:
+        """The steps since the last call."""
+        with self._lock:
+            steps = list(self._steps)
+            self._steps.clear()
+        return steps
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the last byte."""
+        with self._lock:
+            return time.monotonic() - self._heard
 
 
 def diverged(step: TrainingStep) -> bool:

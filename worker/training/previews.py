@@ -1,9 +1,9 @@
 """Preview pictures of a character: each prompt at a fixed seed, without and with its LoRA."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,8 @@ from worker.comfyui.client import OutputFile
 from worker.errors import Cancelled, ExecutionFailed, WorkerError
 from worker.generation.used_characters import Trigger, place_triggers
 from worker.resources import JobContext, Resources
-from worker.training.fetching import Check
-from worker.training.sheet import PreviewRow
+from worker.results import PreviewResult, PreviewsResult
+from worker.training.drawing import PreviewRow
 from workflows.binding import LoraUse, Values, bind
 from workflows.errors import WorkflowError
 from workflows.template import Value
@@ -41,17 +41,17 @@ class Previews:
     rows: tuple[PreviewRow, ...]
     problem: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def result(self) -> PreviewsResult:
         """Prompts, seeds, and how much each picture changed (mean over pixels, 0 to 255)."""
-        shown: dict[str, Any] = {
-            "status": "failed" if self.problem else "done" if self.rows else "none",
-            "workflow": WORKFLOW,
-            "pictures": [
-                {"prompt": row.prompt, "seed": row.seed, "difference": difference(row)}
+        return PreviewsResult(
+            status="failed" if self.problem else "done" if self.rows else "none",
+            workflow=WORKFLOW,
+            pictures=[
+                PreviewResult(prompt=row.prompt, seed=row.seed, difference=difference(row))
                 for row in self.rows
             ],
-        }
-        return shown | ({"problem": self.problem} if self.problem else {})
+            problem=self.problem,
+        )
 
 
 def render(
@@ -60,7 +60,7 @@ def render(
     side: int,
     resources: Resources,
     context: JobContext,
-    report: Check,
+    on_share: Callable[[float], None],
 ) -> Previews:
     """Make the pictures; what fails is told, not raised, since the character stands already.
 
@@ -70,7 +70,7 @@ def render(
         side: of the square pictures, in pixels.
         resources: the worker's.
         context: the job's.
-        report: called before each prompt.
+        on_share: told before each prompt how much is done, from 0 to 1.
 
     Raises:
         Cancelled: the job was.
@@ -80,7 +80,7 @@ def render(
         resources.availability.require(resources.workflows[WORKFLOW])
         with resources.loras.lease(version, check_cancelled=context.cancel.check) as path:
             for number, prompt in enumerate(prompts):
-                report()
+                on_share(number / len(prompts))
                 text = place_triggers(prompt, [Trigger(version.character_id, version.trigger)])
                 picture = _Picture(text, FIRST_SEED + number, side)
                 without = _render(picture, (), resources, context)

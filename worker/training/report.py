@@ -1,103 +1,212 @@
-"""What is kept of a training, as documents; pure.
+"""The end of a training job: previews, curve, documents, and the result. Any worker can do it."""
 
-Two of them: the *notes*, written to the bucket before the character is registered, so that any
-worker can finish the job; and the *report*, written last, whose presence says that all is done.
-"""
+import logging
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from PIL import Image
+from pydantic import ValidationError
 
+from lora_registry import layout
+from lora_registry.character import CharacterVersion
+from lora_registry.store import ObjectMissing
 from worker.contract import TrainJob
-from worker.training.dataset import GOOD_PHOTOS
-from worker.training.defaults import chosen
-from worker.training.trainer import TrainingSpec
-
-REPORT_VERSION: Final = 1
-_SHOWN: Final = (
-    "steps",
-    "rank",
-    "alpha",
-    "learning_rate",
-    "resolution",
-    "batch_size",
-    "gradient_checkpointing",
-    "seed",
-    "class_noun",
+from worker.generation.delivery import upload_file
+from worker.resources import JobContext, Resources
+from worker.results import (
+    CharacterResult,
+    DatasetResult,
+    LoraCheckResult,
+    ManifestResult,
+    OutputResult,
+    Result,
+    StoredOutput,
+    TrainedCharacterResult,
+    TrainingSettings,
+    TrainResult,
 )
+from worker.storage.upload import content_type_for
+from worker.training import previews
+from worker.training.drawing import draw_curve, draw_sheet
+from worker.training.previews import Previews
+from worker.training.record import TrainingRecord, TrainingReport
+from worker.training.work import TrainingProgress
+
+log = logging.getLogger(__name__)
+
+_R = TypeVar("_R", bound=Result)
 
 
-def settings_of(job: TrainJob, spec: TrainingSpec, trainer: str, base_model: str) -> dict[str, Any]:
-    """What was trained with, and why where the job did not say."""
-    values = asdict(spec)
-    return {
-        "trainer": trainer,
-        "base_model": base_model,
-        **{name: values[name] for name in _SHOWN},
-        "defaults": chosen(job),
-    }
-
-
-def metadata_of(
-    spec: TrainingSpec, character_id: str, digest: str, trainer: str, base_model: str
-) -> dict[str, str]:
-    """What goes into the weights' header; text only, and the same for a retried job."""
-    return {
-        "character_id": character_id,
-        "trigger": spec.trigger,
-        "class_noun": spec.class_noun,
-        "base_model": base_model,
-        "dataset_digest": digest,
-        "steps": str(spec.steps),
-        "trainer": trainer,
-        "modelspec.trigger_phrase": spec.trigger,
-        "ss_network_dim": str(spec.rank),
-        "ss_network_alpha": f"{spec.alpha:g}",
-    }
-
-
-def warnings_of(dataset: Mapping[str, Any], trigger: str | None) -> list[str]:
-    """Sentences about what makes a character worse than it could be."""
-    photos: Sequence[Mapping[str, Any]] = dataset["photos"]
-    used = sum(photo["verdict"] != "rejected" for photo in photos)
-    warned = sum(photo["verdict"] == "warned" for photo in photos)
-    sentences = [trigger] if trigger else []
-    if used < GOOD_PHOTOS:
-        sentences.append(f"Only {used} photos were usable; {GOOD_PHOTOS} or more are better.")
-    if used < len(photos):
-        sentences.append(f"{len(photos) - used} of {len(photos)} photos were rejected.")
-    if warned:
-        sentences.append(f"{warned} photos have weaknesses; dataset.photos says which.")
-    if unused := dataset.get("unused_count"):
-        sentences.append(f"{unused} files were not used; dataset.unused says which and why.")
-    return sentences
-
-
-def notes(
-    settings: Mapping[str, Any],
-    dataset: Mapping[str, Any],
-    check: Mapping[str, Any],
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    """What the report needs and only the training worker knows, but for the losses."""
-    return {
-        "report_version": REPORT_VERSION,
-        "training": dict(settings),
-        "dataset": dict(dataset),
-        "check": dict(check),
-        "warnings": list(warnings),
-    }
+def record_key(character_id: str, job_id: str) -> str:
+    """Where a training's record lies from before its registration until its report is written."""
+    return f"{layout.folder(character_id)}training/{layout.job_part(job_id)}.record.json"
 
 
 def report(
-    known: Mapping[str, Any],
-    previews: Mapping[str, Any],
-    outputs: Sequence[Mapping[str, Any]],
-    character: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The whole of a finished training; keys of the bucket, never URLs, since those expire."""
-    outputs = [
-        {name: value for name, value in output.items() if name not in {"url", "expires_at"}}
-        for output in outputs
-    ]
-    return {**known, "previews": dict(previews), "outputs": outputs, "character": dict(character)}
+    job: TrainJob,
+    version: CharacterVersion,
+    record: TrainingRecord | None,
+    resources: Resources,
+    context: JobContext,
+    progress: TrainingProgress,
+) -> TrainResult:
+    """Write the report, unless an earlier run of the job did, and return the job's result.
+
+    Everything goes below one prefix of the bucket, the report last: its presence says that all is
+    done.
+
+    Args:
+        job: the train job.
+        version: what it registered.
+        record: of the training; None when an earlier run trained, whose record is read back then.
+        resources: the worker's.
+        context: the job's.
+        progress: the job's.
+
+    Raises:
+        Cancelled, StoreError: the character stays registered; the same job, run again, goes on.
+    """
+    prefix = layout.training_prefix(job.character_id, version.id)
+    key = f"{prefix}report.json"
+    written = _read(resources, key, TrainingReport)
+    if written is None:
+        kept = record_key(job.character_id, context.job_id)
+        record = record or _read(resources, kept, TrainingRecord) or _without_record(version)
+        shown = _previews(job, version, record, resources, context, progress)
+        progress.at("uploading")
+        with context.timings.phase("upload"):
+            files = _files(version, record, shown, resources, context)
+        written = TrainingReport(
+            **{name: getattr(record, name) for name in TrainingRecord.model_fields},
+            previews=shown.result(),
+            outputs=[_weights_of(version), *files],
+            character=CharacterResult(
+                character_id=version.character_id,
+                version=version.id,
+                strength=version.strength,
+                trigger=version.trigger,
+            ),
+        )
+        body = written.model_dump_json(indent=1, exclude_none=True, exclude={"losses"})
+        resources.store.put(key, body.encode())
+        resources.store.delete(kept)
+    progress.at("uploading", 1.0)
+    return _result(written, key, resources, context)
+
+
+def _previews(
+    job: TrainJob,
+    version: CharacterVersion,
+    record: TrainingRecord,
+    resources: Resources,
+    context: JobContext,
+    progress: TrainingProgress,
+) -> Previews:
+    prompts = previews.prompts_of(job.preview_prompts, version.class_noun)
+    usable = resources.registry.resolve(version.character_id, version.id)
+    with context.timings.phase("previews"):
+        return previews.render(
+            usable,
+            prompts,
+            previews.side_for(record.training.resolution),
+            resources,
+            context,
+            partial(progress.at, "previews"),
+        )
+
+
+def _files(
+    version: CharacterVersion,
+    record: TrainingRecord,
+    shown: Previews,
+    resources: Resources,
+    context: JobContext,
+) -> list[StoredOutput]:
+    """Curve, preview sheet where there are pictures, and the dataset's document."""
+    prefix = layout.training_prefix(version.character_id, version.id)
+
+    def picture(image: Image.Image, kind: str, name: str) -> StoredOutput:
+        path = context.folder / name
+        image.save(path, "PNG", optimize=True)
+        size = {"width": image.width, "height": image.height}
+        return _stored(upload_file(resources, context, path, f"{prefix}{name}", kind=kind, **size))
+
+    title = f"{version.character_id}, {version.id}"
+    files = [picture(draw_curve(dict(record.losses), title), "curve", "loss.png")]
+    if shown.rows:
+        files.append(picture(draw_sheet(shown.rows, title), "sheet", "previews.png"))
+    path = context.folder / "dataset.json"
+    path.write_text(record.dataset.model_dump_json(indent=1, exclude_none=True), "utf-8")
+    described = upload_file(resources, context, path, f"{prefix}dataset.json", kind="report")
+    return [*files, _stored(described)]
+
+
+def _stored(output: OutputResult) -> StoredOutput:
+    return StoredOutput(**{name: getattr(output, name) for name in StoredOutput.model_fields})
+
+
+def _weights_of(version: CharacterVersion) -> StoredOutput:
+    return StoredOutput(
+        kind="lora",
+        key=version.key,
+        content_type=content_type_for(Path(version.key)),
+        bytes=version.size,
+        sha256=version.sha256,
+    )
+
+
+def _result(
+    report: TrainingReport, key: str, resources: Resources, context: JobContext
+) -> TrainResult:
+    """The report with fresh URLs, and with what the character is called and uses by now."""
+    character = report.character
+    head = resources.registry.get(character.character_id, tombstone=True)
+    lifetime = resources.settings.url_expires_s
+    outputs = []
+    for output in report.outputs:
+        url = resources.store.presign(output.key, lifetime)
+        outputs.append(OutputResult(**output.model_dump(), url=url.url, expires_at=url.expires_at))
+    return TrainResult(
+        task="train",
+        job_id=context.job_id,
+        character=TrainedCharacterResult(
+            **character.model_dump(),
+            name=head.name,
+            active=head.active is not None and head.active.id == character.version,
+        ),
+        outputs=outputs,
+        seed=report.training.seed,
+        training=report.training,
+        dataset=report.dataset,
+        check=report.check,
+        previews=report.previews,
+        warnings=report.warnings,
+        manifest=ManifestResult(key=key, url=resources.store.presign(key, lifetime).url),
+        timings_ms=context.timings.milliseconds(),
+    )
+
+
+def _read(resources: Resources, key: str, kind: type[_R]) -> _R | None:
+    """A document of ours; None where there is none, or another release's of another shape."""
+    try:
+        return kind.model_validate_json(resources.store.get(key).body)
+    except ObjectMissing:
+        return None
+    except ValidationError:
+        log.warning("document of another release ignored", extra={"key": key})
+        return None
+
+
+def _without_record(version: CharacterVersion) -> TrainingRecord:
+    """What can be said of a training whose record somebody removed."""
+    known = version.training or {}
+    return TrainingRecord(
+        training=TrainingSettings(
+            trainer=known.get("trainer", "unknown"),
+            steps=known.get("steps"),
+            alpha=known.get("alpha"),
+        ),
+        dataset=DatasetResult(digest=known.get("dataset_digest")),
+        check=LoraCheckResult(rank=version.rank, bytes=version.size),
+    )

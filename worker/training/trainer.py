@@ -1,7 +1,7 @@
-"""What every trainer is given and answers: the whole protocol between the branch and an engine.
+"""What every trainer is given and returns: the whole protocol between the branch and an engine.
 
-An engine is not trusted: what it hands back is a path, and `worker.training.verify` decides whether
-the file there is a LoRA that learned something.
+An engine is not trusted: what it hands back is a path, and `worker.training.weights` decides
+whether the file there is a LoRA that learned something.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class TrainingSpec:
     deadline_s: float
 
 
-def sparing(spec: TrainingSpec) -> TrainingSpec:
+def low_memory(spec: TrainingSpec) -> TrainingSpec:
     """The same training in about half of the memory; itself when there is nothing left to spare."""
     if spec.gradient_checkpointing and spec.batch_size == 1:
         return spec
@@ -110,7 +110,7 @@ class Trainer(Protocol):
         on_step: OnStep,
         cancel: CancelToken,
     ) -> Path:
-        """Train and answer the LoRA's path below `workdir`, unverified.
+        """Train and return the LoRA's path below `workdir`, unverified.
 
         A training that was cut off (the worker died) continues from what it left in `workdir`.
 

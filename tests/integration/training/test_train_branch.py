@@ -18,10 +18,9 @@ from worker.contract import TrainJob, parse_job
 from worker.errors import EngineCrashed
 from worker.progress import Progress
 from worker.resources import JobContext
-from worker.training.preparation import TrainingWork
-from worker.training.production import train_character
-from worker.training.stages import TrainingStages
-from worker.training.workdir import TrainingFolder
+from worker.training.preparation import prepare
+from worker.training.record import TrainingRecord
+from worker.training.work import TrainingFolder, TrainingProgress
 
 pytestmark = pytest.mark.process
 
@@ -289,8 +288,15 @@ class Died:
         context = JobContext(self.job_id, cancel, progress, folder)
         training = TrainingFolder(harness.trainings, self.job_id)
         training.__enter__()  # and never left: nobody cleans up behind a killed process
-        stages = TrainingStages(progress)
-        self.work = TrainingWork(job, "zqvkmr", harness.resources, context, training, stages)
+        steps = TrainingProgress(progress)
+        self.work = train.begin(job, None, harness.resources, context, training, steps)
+
+    def trained(self) -> TrainingRecord:
+        """The job up to the checked LoRA."""
+        dataset, described = prepare(self.work)
+        spec = train.plan(self.work, dataset)
+        weights = train.train(self.work, spec, dataset)
+        return train.verify(self.work, spec, described, weights)
 
     def retry(self) -> dict[str, Any]:
         """The job again, with a trainer that must not be started."""
@@ -303,25 +309,25 @@ class Died:
 
 def test_a_worker_that_died_after_the_training(harness: TrainingHarness) -> None:
     died = Died(harness, "trained")
-    train_character(died.work)
+    died.trained()
     result = died.retry()
     assert set(outputs(result)) == {"lora", "curve", "sheet", "report"}
 
 
 def test_a_worker_that_died_after_the_registration(harness: TrainingHarness) -> None:
     died = Died(harness, "registered")
-    train._register(died.work, train_character(died.work))
+    train.register(died.work, died.trained())
     died.work.folder.__exit__(None, None, None)  # another worker has none of these files
     result = died.retry()
     assert result["dataset"]["digest"]
     curve = Image.open(io.BytesIO(fetched(outputs(result)["curve"]["url"])))
     assert (38, 96, 190) in {colour for _, colour in curve.getcolors(2**20) or []}
-    assert not [key for key in harness.keys("characters/registered/") if "notes" in key]
+    assert not [key for key in harness.keys("characters/registered/") if "record" in key]
 
 
 def test_a_worker_that_died_between_version_and_head(harness: TrainingHarness) -> None:
     died = Died(harness, "headless")
-    train._register(died.work, train_character(died.work))
+    train.register(died.work, died.trained())
     died.work.folder.__exit__(None, None, None)
     harness.resources.store.delete("characters/headless/character.json")
     result = died.retry()
@@ -332,7 +338,7 @@ def test_a_worker_that_died_in_the_middle_of_the_training(harness: TrainingHarne
     died = Died(harness, "half")
     harness.trainer_starts("kill@6", "kill@6", "kill@6")
     with pytest.raises(EngineCrashed):
-        train_character(died.work)
+        died.trained()
     recorder = Recorder()
     context = JobContext(died.job_id, CancelToken(), recorder, harness.folder / died.job_id)
     train.run(died.work.job, harness.resources, context)

@@ -23,8 +23,8 @@ from worker.errors import (
 )
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions
-from worker.training.trainer import PreparedDataset, TrainingSpec, TrainingStep, sparing
-from worker.training.verify import SDXL_MODULES, Expected, verify
+from worker.training.trainer import PreparedDataset, TrainingSpec, TrainingStep, low_memory
+from worker.training.weights import SDXL_MODULES, Expected, check_lora
 
 pytestmark = pytest.mark.process
 
@@ -75,7 +75,7 @@ def still_running(harness: KohyaHarness) -> list[str]:
 
 def test_a_training_leaves_a_whole_lora_and_every_step(harness: KohyaHarness) -> None:
     path = harness.train()
-    found = verify(path, Expected(rank=2, alpha=1.0, min_modules=SDXL_MODULES))
+    found = check_lora(path, Expected(rank=2, alpha=1.0, min_modules=SDXL_MODULES))
     assert found.modules == 722
     assert harness.numbers()[-1] == 12
     assert {step for step in harness.numbers() if step} == set(range(1, 13))
@@ -111,8 +111,8 @@ def test_out_of_memory_twice_is_the_end(harness: KohyaHarness, faults: Path) -> 
 
 def test_nothing_is_left_to_spare(spec: TrainingSpec) -> None:
     least = replace(spec, batch_size=1, gradient_checkpointing=True)
-    assert sparing(least) == least
-    assert sparing(replace(spec, batch_size=1)) == replace(least, save_every=spec.save_every)
+    assert low_memory(least) == least
+    assert low_memory(replace(spec, batch_size=1)) == replace(least, save_every=spec.save_every)
 
 
 @pytest.mark.parametrize("fault", ["kill@8", "crash@8"])

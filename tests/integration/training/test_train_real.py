@@ -31,7 +31,7 @@ from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions, Resume, command, dataset_toml
 from worker.training.trainer import PreparedDataset, TrainingSpec, TrainingStep
-from worker.training.verify import Expected, verify
+from worker.training.weights import Expected, check_lora
 
 FOLDER = os.environ.get("KOHYA_DIR", "")
 PYTHON = os.environ.get("KOHYA_PYTHON", "")
@@ -177,8 +177,8 @@ def small_spec(*, steps: int, side: int) -> TrainingSpec:
 def test_sd_scripts_trains_every_layer_of_the_checkpoint(trained: Path) -> None:
     layers = trained_layers(Path(CHECKPOINT))
     assert len(layers) == 722
-    found = verify(trained, Expected(2, 1.0, layers))
-    assert found.modules == found.learned == 722
+    found = check_lora(trained, Expected(2, 1.0, layers))
+    assert found.modules == found.modules_learned == 722
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +247,6 @@ def test_comfyui_trains_and_loads_its_own(
         assert not list(comfyui.input.glob("train-*"))
         assert not list(comfyui.output.rglob("*.safetensors"))
         layers = trained_layers(Path(REAL_FOLDER) / "models" / "checkpoints" / COMFYUI_CHECKPOINT)
-        found = verify(path, Expected(2, None, layers))
-        assert found.modules >= len(layers)
+        found = check_lora(path, Expected(2, None, layers))
+        assert (found.modules or 0) >= len(layers)
         painter.assert_lora_works(path)

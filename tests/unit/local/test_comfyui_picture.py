@@ -48,8 +48,8 @@ def test_the_same_request_gives_the_same_picture() -> None:
         {"cfg": 5.5},
     ],
 )
-def test_another_request_gives_another_landscape(changes: dict[str, object]) -> None:
-    """Not only the words on the card differ, but the sky above it."""
+def test_another_request_gives_another_picture(changes: dict[str, object]) -> None:
+    """Not only the words on the card differ, but what is above them."""
     first, second = (
         np.asarray(Painter().paint(latent)[0].crop((0, 0, 256, 80)), np.int16)
         for latent in (_LATENT, _asked(**changes))

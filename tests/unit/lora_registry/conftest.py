@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lora_registry.records import Replay
 from lora_registry.registry import Registry
-from lora_registry.replay import Replay
 from tests.loras import write_lora
 from tests.stores import MemoryStore, WatchedStore
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from lora_registry.cache import LoraCache
+from lora_registry.cache_directory import exclusive
 from lora_registry.character import UsableVersion
 from lora_registry.errors import CacheBusy, CacheDiskFull, LoraCorrupt, VersionNotFound
-from lora_registry.locks import exclusive
 from lora_registry.store import StoreThrottled, StoreUnavailable
 from lora_registry.tensorfile import sha256_of
-from tests.loras import write_lora
+from tests.loras import ensure, write_lora
 from tests.stores import MemoryStore, WatchedStore
 
 BIG = 10**9
@@ -63,7 +63,7 @@ def test_a_miss_downloads_and_a_hit_asks_nothing(
     with cache.lease(version) as path:
         assert sha256_of(path) == version.sha256
         assert path == folder / f"{version.sha256}.safetensors"
-    cache.ensure(version)
+    ensure(cache, version)
     assert watched.requests == [("download", version.key)]
     assert cache.usage().files == 1
     assert cache.usage().bytes == version.size
@@ -72,8 +72,8 @@ def test_a_miss_downloads_and_a_hit_asks_nothing(
 
 def test_files_survive_a_restart(watched: WatchedStore, folder: Path, make: Make) -> None:
     version = make(1)
-    LoraCache(watched, folder, BIG).ensure(version)
-    LoraCache(watched, folder, BIG).ensure(version)
+    ensure(LoraCache(watched, folder, BIG), version)
+    ensure(LoraCache(watched, folder, BIG), version)
     assert len(watched.requests) == 1
 
 
@@ -84,7 +84,7 @@ def test_many_ask_one_downloads(memory: MemoryStore, folder: Path, make: Make) -
     def ask(_: int) -> Path:
         cache = LoraCache(watched, folder, BIG)  # of its own, as another process's would be
         started.wait(5)
-        return cache.ensure(version)
+        return ensure(cache, version)
 
     watched.before = lambda *_: time.sleep(0.05)  # long enough for all to ask meanwhile
     with ThreadPoolExecutor(8) as askers:
@@ -125,7 +125,7 @@ def test_a_damaged_object_is_refused_and_leaves_nothing(
     version, body = damage(version, memory.get(version.key).body)
     memory.put(version.key, body)
     with pytest.raises(LoraCorrupt, match=reason) as caught:
-        LoraCache(memory, folder, BIG).ensure(version)
+        ensure(LoraCache(memory, folder, BIG), version)
     assert caught.value.code == "lora_corrupt"
     assert str(folder) not in str(caught.value)
     assert not files(folder)
@@ -138,7 +138,7 @@ def test_a_missing_object_is_a_missing_version(
     version = make(1)
     memory.delete(version.key)
     with pytest.raises(VersionNotFound, match="gone from the bucket"):
-        LoraCache(memory, folder, BIG).ensure(version)
+        ensure(LoraCache(memory, folder, BIG), version)
 
 
 def test_a_failing_store_is_neither(watched: WatchedStore, folder: Path, make: Make) -> None:
@@ -147,7 +147,7 @@ def test_a_failing_store_is_neither(watched: WatchedStore, folder: Path, make: M
 
     watched.before = fail
     with pytest.raises(StoreThrottled):
-        LoraCache(watched, folder, BIG).ensure(make(1))
+        ensure(LoraCache(watched, folder, BIG), make(1))
     assert not leftovers(folder)
 
 
@@ -156,7 +156,7 @@ def test_a_file_changed_on_disk_is_noticed(
     watched: WatchedStore, folder: Path, make: Make, change: str
 ) -> None:
     cache, version = LoraCache(watched, folder, BIG), make(1)
-    path = cache.ensure(version)
+    path = ensure(cache, version)
     body = path.read_bytes()
     if change == "truncated":
         path.write_bytes(body[:100])
@@ -172,7 +172,7 @@ def test_a_file_changed_on_disk_is_noticed(
         assert again.read_bytes() == body
     fetched_again = change in {"truncated", "swapped", "removed"}
     assert len(watched.requests) == 1 + fetched_again
-    cache.ensure(version)
+    ensure(cache, version)
     assert len(watched.requests) == 1 + fetched_again
 
 
@@ -185,9 +185,9 @@ def test_the_longest_unused_goes_before_a_download(
     versions = [make(number) for number in range(4)]
     cache = LoraCache(memory, folder, 3 * versions[0].size)
     for version in versions[:3]:
-        cache.ensure(version)
-    cache.ensure(versions[0])
-    cache.ensure(versions[3])
+        ensure(cache, version)
+    ensure(cache, versions[0])
+    ensure(cache, versions[3])
     assert files(folder) == {versions[n].sha256 for n in (0, 2, 3)}
     assert cache.usage().bytes <= cache.usage().budget_bytes
 
@@ -196,8 +196,8 @@ def test_a_file_in_use_is_never_evicted(memory: MemoryStore, folder: Path, make:
     used, idle, wanted = (make(number) for number in range(3))
     cache = LoraCache(memory, folder, 2 * used.size)
     with cache.lease(used) as path:
-        cache.ensure(idle)
-        LoraCache(memory, folder, 2 * used.size).ensure(wanted)  # another process's view
+        ensure(cache, idle)
+        ensure(LoraCache(memory, folder, 2 * used.size), wanted)  # another process's view
         assert files(folder) == {used.sha256, wanted.sha256}
         assert path.exists()
 
@@ -211,7 +211,7 @@ def test_what_is_in_use_at_once_may_exceed_the_budget(
         for version in versions[:3]:
             leases.enter_context(cache.lease(version))
         assert cache.usage().files == 3
-    cache.ensure(versions[3])
+    ensure(cache, versions[3])
     assert files(folder) == {versions[3].sha256}
 
 
@@ -219,7 +219,7 @@ def test_downloads_on_their_way_count(memory: MemoryStore, folder: Path, make: M
     kept, slow, quick = (make(number) for number in range(3))
     budget = 2 * kept.size
     watched = WatchedStore(memory)
-    LoraCache(memory, folder, budget).ensure(kept)
+    ensure(LoraCache(memory, folder, budget), kept)
     arrived, go_on = threading.Event(), threading.Event()
 
     def pause(verb: str, key: str) -> None:
@@ -229,9 +229,9 @@ def test_downloads_on_their_way_count(memory: MemoryStore, folder: Path, make: M
 
     watched.before = pause
     with ThreadPoolExecutor(1) as other:
-        future = other.submit(LoraCache(watched, folder, budget).ensure, slow)
+        future = other.submit(ensure, LoraCache(watched, folder, budget), slow)
         assert arrived.wait(10)
-        LoraCache(memory, folder, budget).ensure(quick)
+        ensure(LoraCache(memory, folder, budget), quick)
         assert files(folder) == {quick.sha256}  # kept had to go: slow has its room already
         go_on.set()
         future.result(10)
@@ -244,7 +244,7 @@ def test_what_a_dead_process_left_is_removed(memory: MemoryStore, folder: Path, 
         part = folder / ".cache" / "parts" / left_over
         part.mkdir()
         (part / "weights.part").write_bytes(b"half")
-    cache.ensure(version)
+    ensure(cache, version)
     assert not leftovers(folder)
 
 
@@ -252,8 +252,8 @@ def test_what_others_put_there_is_left_alone(memory: MemoryStore, folder: Path, 
     version = make(1)
     cache = LoraCache(memory, folder, version.size)
     (folder / "style.safetensors").write_bytes(b"x" * 1000)
-    cache.ensure(version)
-    cache.ensure(make(2))
+    ensure(cache, version)
+    ensure(cache, make(2))
     assert (folder / "style.safetensors").exists()
     assert cache.usage().files == 1
 
@@ -264,7 +264,7 @@ def test_a_full_disk_gets_the_unused_back_and_a_second_try(
 ) -> None:
     idle, wanted = make(1), make(2)
     cache = LoraCache(watched, folder, BIG)
-    cache.ensure(idle)
+    ensure(cache, idle)
 
     def full(verb: str, key: str) -> None:
         if verb == "download" and idle.sha256 in files(folder):
@@ -274,7 +274,7 @@ def test_a_full_disk_gets_the_unused_back_and_a_second_try(
             raise cause
 
     watched.before = full
-    cache.ensure(wanted)
+    ensure(cache, wanted)
     assert files(folder) == {wanted.sha256}
 
 
@@ -288,7 +288,7 @@ def test_a_disk_that_stays_full_says_so(watched: WatchedStore, folder: Path, mak
 
     watched.before = full
     with cache.lease(used), pytest.raises(CacheDiskFull, match="no room") as caught:
-        cache.ensure(wanted)
+        ensure(cache, wanted)
     assert (caught.value.code, caught.value.retryable) == ("disk_full", True)
     assert files(folder) == {used.sha256}
     assert not leftovers(folder)
@@ -315,9 +315,9 @@ def test_a_waiters_own_check_is_honoured(memory: MemoryStore, folder: Path, make
         exclusive(folder / ".cache" / f"{version.sha256}.lock", timeout_s=1),
         pytest.raises(Ended),
     ):
-        cache.ensure(version, check_cancelled)
+        ensure(cache, version, check_cancelled)
     assert len(asked) == 3
-    cache.ensure(version)
+    ensure(cache, version)
 
 
 def test_a_download_that_is_ended_lets_the_next_one_in(
@@ -328,9 +328,9 @@ def test_a_download_that_is_ended_lets_the_next_one_in(
 
     cache, version = LoraCache(memory, folder, BIG), make(1)
     with pytest.raises(Ended):
-        cache.ensure(version, end)
+        ensure(cache, version, end)
     assert not leftovers(folder)
-    cache.ensure(version)
+    ensure(cache, version)
 
 
 def test_a_wait_has_an_end(memory: MemoryStore, folder: Path, make: Make) -> None:
@@ -338,15 +338,15 @@ def test_a_wait_has_an_end(memory: MemoryStore, folder: Path, make: Make) -> Non
     cache = LoraCache(memory, folder, BIG, wait_s=0.05)
     lock = folder / ".cache" / f"{version.sha256}.lock"
     with exclusive(lock, timeout_s=1), pytest.raises(CacheBusy, match="takes too long") as caught:
-        cache.ensure(version)
+        ensure(cache, version)
     assert caught.value.retryable
 
 
 def test_no_descriptor_is_left_open(memory: MemoryStore, folder: Path, make: Make) -> None:
     cache, version = LoraCache(memory, folder, BIG), make(1)
-    cache.ensure(version)
+    ensure(cache, version)
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only counted
     for number in range(5):
         with cache.lease(version):
-            cache.ensure(make(number))
+            ensure(cache, make(number))
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

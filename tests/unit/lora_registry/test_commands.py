@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lora_registry.__main__ import _parser, main
-from lora_registry.commands import Commands, Examined, Line
+from lora_registry.commands import Commands, Examined, Line, bytes_text, table
 from lora_registry.errors import CharacterNotFound, LoraCorrupt
 from lora_registry.registry import Registry
-from lora_registry.table import bytes_text, table
 from tests.loras import inspect, write_lora
 from tests.stores import MemoryStore
+from worker.registry_cli import _parser, main
 
 
 def look_into(path: Path, base_model: str | None) -> Examined:

@@ -19,8 +19,8 @@ from lora_registry.errors import (
     VersionNotFound,
     WriteConflict,
 )
+from lora_registry.records import Replay
 from lora_registry.registry import Registry
-from lora_registry.replay import Replay
 from lora_registry.store import (
     ObjectMissing,
     PreconditionFailed,

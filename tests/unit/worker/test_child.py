@@ -242,3 +242,23 @@ def test_a_line_without_end_comes_in_bounded_pieces() -> None:
 
 def test_bytes_that_are_no_text_are_shown_as_such() -> None:
     assert LineSplitter().feed(b"\xff\xfe!\n") == ["��!"]
+
+
+def test_a_child_reads_what_is_written_to_it_and_sees_the_end() -> None:
+    echo = "import sys; [print('said', line.strip(), flush=True) for line in sys.stdin]"
+    with python(echo, stdin=True) as child:
+        child.write(b"one\n")
+        said(child, "said one")
+        child.write(b"two\n")
+        said(child, "said two")
+        child.stop()
+        with pytest.raises(BrokenPipeError):
+            child.write(b"three\n")
+
+
+def test_a_child_without_a_pipe_has_nothing_to_read() -> None:
+    with python("import sys; print(repr(sys.stdin.read()))") as child:
+        assert child.wait(10) == 0
+        assert child.tail() == "''\n"
+        with pytest.raises(RuntimeError, match="no pipe"):
+            child.write(b"one")

@@ -21,7 +21,7 @@ def refused(job: object) -> InvalidInput:
 def test_the_shortest_image_job_has_the_documented_defaults() -> None:
     job = parse_job(IMAGE)
     assert isinstance(job, ImageJob)
-    assert (job.workflow, job.count, job.format, job.used_characters) == ("sdxl", 1, "png", ())
+    assert (job.workflow, job.count, job.format, job.used_characters) == (None, 1, "png", ())
 
 
 def test_each_task_has_its_own_fields() -> None:

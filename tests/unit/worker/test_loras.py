@@ -110,6 +110,8 @@ def test_what_is_not_safetensors_is_corrupt(tmp_path: Path, content: bytes, mess
         ({"a": [1, 2]}, b"", "entry for tensor 'a'"),
         ({"__metadata__": {"a": 1}}, b"", "metadata"),
         (b'{"a": {}, "a": {}}', b"", "not JSON"),
+        # Python's JSON takes this; the parser that ComfyUI loads with does not.
+        (b'{"\\ud800": {"dtype":"F16","shape":[2],"data_offsets":[0,4]}}', b"1234", "safetensors"),
     ],
 )
 def test_a_header_that_lies_is_corrupt(

@@ -113,10 +113,6 @@ def test_two_jobs_at_a_time_unless_it_trains() -> None:
     assert Settings.from_environment(GIVEN | {"JOBS_IN_FLIGHT": "8"}).concurrency == 1
 
 
-def test_url_lifetime_is_clamped_to_what_sigv4_allows() -> None:
-    assert Settings.from_environment(GIVEN | {"URL_EXPIRES_S": "9999999"}).url_lifetime_s == 604_800
-
-
 def test_children_get_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "very-secret")
     given = inherited_environment(HF_HUB_OFFLINE="1")

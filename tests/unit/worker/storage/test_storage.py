@@ -18,8 +18,8 @@ from lora_registry.store import (
 from worker.errors import InvalidSettings
 from worker.storage import ObjectStore
 from worker.storage.client import Attempts, StorageOptions, translate
-from worker.storage.content_type import content_type_for, disposition
 from worker.storage.endpoint import Endpoint, Provider, resolve_endpoint
+from worker.storage.upload import content_type_for, disposition
 
 OPTIONS = StorageOptions(
     bucket="photos",

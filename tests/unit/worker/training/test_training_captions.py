@@ -10,9 +10,11 @@ from worker.training.captions import (
     ORDINARY_WORDS,
     TemplateCaptioner,
     derived_trigger,
+    length_warning,
     ordinary_words,
     trigger_warning,
     with_trigger,
+    words_of_folder,
 )
 
 
@@ -79,3 +81,37 @@ def test_without_a_vocabulary_the_short_list(tmp_path: Path, body: str | None) -
         folder.mkdir()
         (folder / "vocab.json").write_text(body)
     assert ordinary_words(tmp_path) == ORDINARY_WORDS
+
+
+def test_a_trigger_beyond_what_is_read_leads_as_well() -> None:
+    early = "a photo of mrzkqv, " + "and so on, " * 100
+    late = "a photo with a sea, " * 60 + "of mrzkqv"
+    assert with_trigger(early, "mrzkqv", "person") == early.strip()
+    assert with_trigger(late, "mrzkqv", "person") == f"mrzkqv person, {late}"
+
+
+@given(caption=st.text(max_size=2000))
+def test_the_trigger_is_always_read(caption: str) -> None:
+    """Within 225 tokens even if each byte but spaces were one and a half."""
+    given = with_trigger(caption, "mrzkqv", "person")
+    at = given.lower().index("mrzkqv")
+    assert len(given[:at].replace(" ", "").encode()) <= 450
+
+
+def test_captions_longer_than_the_trainer_reads_are_warned_of() -> None:
+    assert length_warning(["a woman, smiling", "word " * 200]) is None
+    assert (length_warning(["word " * 300, "x"]) or "").startswith("1 captions")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("ohwx woman", ("ohwx", "woman")),
+        ("ohwx", ("ohwx", None)),
+        ("zkv old man", ("zkv", "old man")),
+        ("portrait photos", None),
+        ("woman", None),
+    ],
+)
+def test_the_words_of_kohyas_folders(words: str, found: tuple[str, str | None] | None) -> None:
+    assert words_of_folder(words) == found

@@ -247,9 +247,10 @@ def test_the_users_captions_win(folders: tuple[Path, Path]) -> None:
     captions = [path.read_text() for path in sorted(folders[1].glob("*.txt"))]
     assert captions == ["mrzkqv person", "mrzkqv person, smiling on a beach"]
     assert [photo.caption for photo in dataset.photos] == captions
-    shown = manifest(dataset, judged.verdicts)
-    assert [photo["caption"] for photo in shown["photos"]] == captions
-    assert shown["digest"] == dataset.digest
+    shown = manifest(dataset, judged.verdicts, "template", [])
+    assert [photo.caption for photo in shown.photos] == captions
+    assert shown.digest == dataset.digest
+    assert restored(shown, folders[1]) == dataset
 
 
 def test_repeated_photos_lie_in_folders_as_trainers_want(folders: tuple[Path, Path]) -> None:
@@ -260,7 +261,7 @@ def test_repeated_photos_lie_in_folders_as_trainers_want(folders: tuple[Path, Pa
     assert dataset.folder == folders[1]
     found = sorted(str(path.relative_to(folders[1])) for path in folders[1].rglob("*.*"))
     assert found == ["000.png", "000.txt", "3_photos/001.png", "3_photos/001.txt"]
-    assert restored(manifest(dataset, judged.verdicts), folders[1]) == dataset
+    assert restored(manifest(dataset, judged.verdicts, "x", []), folders[1]) == dataset
     [once, thrice] = tomllib.loads(dataset_toml(small_spec(), dataset))["datasets"][0]["subsets"]
     assert (once["image_dir"], once["num_repeats"]) == (str(folders[1]), 1)
     assert (thrice["image_dir"], thrice["num_repeats"]) == (str(folders[1] / "3_photos"), 3)

@@ -14,7 +14,9 @@ def job(**fields: object) -> TrainJob:
 
 def known(photos: int = 20, gpu_gb: float | None = 24) -> Circumstances:
     memory = None if gpu_gb is None else int(gpu_gb * 1e9)
-    return Circumstances("job-1", photos, memory, trigger="mrzkqv", deadline_s=100)
+    return Circumstances(
+        "job-1", photos, memory, trigger="mrzkqv", class_noun="person", deadline_s=100
+    )
 
 
 @pytest.mark.parametrize(

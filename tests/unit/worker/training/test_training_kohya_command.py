@@ -18,6 +18,7 @@ def test_every_option_is_one_of_the_real_parser(kohya: KohyaOptions, spec: Train
     argv = command(kohya, spec, Path("/d/dataset.toml"), Path("/d/out"))
     values = parsed(argv)
     assert argv[1].endswith("sdxl_train_network.py")
+    assert int(str(values["max_token_length"])) == 225
     assert values["network_dim"] == 2
     assert values["network_alpha"] == 1.0
     assert values["max_train_steps"] == 12

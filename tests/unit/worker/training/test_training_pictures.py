@@ -3,8 +3,7 @@ import math
 import pytest
 from PIL import Image
 
-from worker.training.curve import draw_curve, thinned
-from worker.training.sheet import PreviewRow, draw_sheet, wrapped
+from worker.training.drawing import PreviewRow, draw_curve, draw_sheet, thinned, wrapped
 
 
 def colours(image: Image.Image) -> set[tuple[int, ...]]:

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,13 +14,18 @@ from safetensors.numpy import save_file
 from worker.cancel import CancelToken
 from worker.errors import Cancelled, DiskFull, EngineUnavailable
 from worker.progress import Progress
+from worker.results import DatasetResult, PhotoResult
 from worker.training.base_model import find_checkpoint, trained_layers
-from worker.training.handover import gpu_memory, handed_over, ready_afterwards
-from worker.training.losses import LossLog
-from worker.training.report import warnings_of
-from worker.training.stages import TrainingStages
+from worker.training.handover import engine_restored, gpu_memory, gpu_released
+from worker.training.record import warnings_of
 from worker.training.trainer import TrainingStep
-from worker.training.workdir import TrainingFolder, bytes_needed, require_disk
+from worker.training.work import (
+    LossLog,
+    TrainingFolder,
+    TrainingProgress,
+    bytes_needed,
+    require_disk,
+)
 
 GIB = 2**30
 
@@ -60,7 +65,7 @@ class Gpu:
 
 def test_the_training_begins_when_the_memory_is_free() -> None:
     gpu = Gpu()
-    with handed_over(gpu, gpu, CancelToken()):
+    with gpu_released(gpu, gpu, CancelToken()):
         assert gpu.looks == 0
         assert gpu.told == ["free"]
     assert gpu.told == ["free", "ready"]
@@ -68,7 +73,7 @@ def test_the_training_begins_when_the_memory_is_free() -> None:
 
 def test_a_comfyui_that_keeps_it_is_restarted() -> None:
     gpu = Gpu(stuck_until_restart=True)
-    with handed_over(gpu, gpu, CancelToken(), timeout_s=0.3):
+    with gpu_released(gpu, gpu, CancelToken(), timeout_s=0.3):
         assert gpu.told == ["free", "restart"]
 
 
@@ -82,7 +87,7 @@ def test_a_comfyui_that_has_just_died_is_started_again() -> None:
             self.told.append("ready" if cancel is None else "ready before")
 
     gpu = Dead()
-    with handed_over(gpu, gpu, CancelToken()):
+    with gpu_released(gpu, gpu, CancelToken()):
         assert gpu.told == ["free", "ready before"]
     assert gpu.told == ["free", "ready before", "ready"]
 
@@ -91,7 +96,7 @@ def test_memory_that_somebody_else_holds() -> None:
     gpu = Gpu(looks=10**9)
     with (
         pytest.raises(EngineUnavailable, match="Something else"),
-        handed_over(gpu, gpu, CancelToken(), timeout_s=0),
+        gpu_released(gpu, gpu, CancelToken(), timeout_s=0),
     ):
         pytest.fail("the GPU is not free")
     assert gpu.told == ["free", "restart", "ready"]
@@ -99,7 +104,7 @@ def test_memory_that_somebody_else_holds() -> None:
 
 def test_without_a_gpu_there_is_nothing_to_wait_for() -> None:
     gpu = Gpu(looks=10**9, device="cpu")
-    with handed_over(gpu, gpu, CancelToken()):
+    with gpu_released(gpu, gpu, CancelToken()):
         pass
     assert gpu_memory(gpu.system_stats()) is None
     assert gpu_memory(Gpu().system_stats()) == 24 * GIB
@@ -109,7 +114,7 @@ def test_without_a_gpu_there_is_nothing_to_wait_for() -> None:
 def test_a_cancel_ends_the_wait_and_comfyui_is_ready_all_the_same() -> None:
     gpu, token = Gpu(looks=10**9), CancelToken()
     token.cancel()
-    with pytest.raises(Cancelled), handed_over(gpu, gpu, token):
+    with pytest.raises(Cancelled), gpu_released(gpu, gpu, token):
         pytest.fail("cancelled")
     assert gpu.told == ["free", "ready"]
 
@@ -119,7 +124,7 @@ def test_the_trainings_failure_is_told_even_when_comfyui_is_gone_too() -> None:
         def ensure_ready(self, cancel: CancelToken | None = None) -> None:
             raise EngineUnavailable(f"gone {cancel}")
 
-    with pytest.raises(KeyError), ready_afterwards(Gone()):
+    with pytest.raises(KeyError), engine_restored(Gone()):
         raise KeyError("the training's own")
 
 
@@ -127,10 +132,10 @@ def test_the_folder_is_the_jobs_own_and_goes_with_it(tmp_path: Path) -> None:
     root = tmp_path / "training"
     with TrainingFolder(root, "job/../1") as folder:
         assert folder.path.parent == root
-        folder.note("a.json", {"x": 1})
+        folder.save("a.json", {"x": 1})
         (folder.kept("k") / "f").touch()
-        assert folder.noted("a.json") == {"x": 1}
-        assert folder.noted("b.json") is None
+        assert folder.load("a.json", dict[str, int]) == {"x": 1}
+        assert folder.load("b.json", dict[str, int]) is None
         assert list(folder.kept("k").iterdir())
         assert not list(folder.fresh("k").iterdir())
         assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
@@ -138,11 +143,11 @@ def test_the_folder_is_the_jobs_own_and_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_leaves_it_to_the_same_job(tmp_path: Path) -> None:
-    TrainingFolder(tmp_path, "one").__enter__().note("a.json", {"x": 1})
+    TrainingFolder(tmp_path, "one").__enter__().save("a.json", {"x": 1})
     with TrainingFolder(tmp_path, "two") as other:
-        assert other.noted("a.json") is None
+        assert other.load("a.json", dict[str, int]) is None
     with TrainingFolder(tmp_path, "one") as same:
-        assert same.noted("a.json") == {"x": 1}
+        assert same.load("a.json", dict[str, int]) == {"x": 1}
 
 
 def test_what_nobody_came_back_for_goes(tmp_path: Path) -> None:
@@ -177,31 +182,33 @@ def test_losses_survive_a_restart(tmp_path: Path) -> None:
     assert (curve[0], curve[-1]) == ((1, 1.0), (1199, 0.5))
 
 
-def test_the_percentage_never_goes_back() -> None:
+def test_the_stages_make_up_one_percentage() -> None:
     class Kept(Progress):
         def report(self, stage: str, percent: float, **more: Any) -> None:
             kept.append((stage, percent, more))
 
     kept: list[tuple[str, float, dict[str, Any]]] = []
-    stages = TrainingStages(Kept(lambda _: None))
-    stages.at("photos", 0.5)
-    stages.step(TrainingStep(50, 100, 0.1, 2.0))
-    stages.step(TrainingStep(20, 100))
-    stages.at("uploading", 7)
-    assert [percent for _, percent, _ in kept] == [4, 47.5, 47.5, 100]
+    progress = TrainingProgress(Kept(lambda _: None))
+    progress.at("photos", 0.5)
+    progress.step(TrainingStep(50, 100, 0.1, 2.0))
+    progress.at("uploading", 7)
+    assert [percent for _, percent, _ in kept] == [4, 47.5, 100]
     assert kept[1][2] == {"step": 50, "steps": 100, "eta_s": 100.0}
 
 
 def test_warnings_say_what_could_be_better() -> None:
-    photos = [{"verdict": kind} for kind in ["kept"] * 6 + ["warned", "rejected"]]
-    assert warnings_of({"photos": photos, "unused_count": 3}, "The trigger …") == [
+    def photo(verdict: Literal["kept", "warned", "rejected"]) -> PhotoResult:
+        return PhotoResult(index=0, name="a.jpg", verdict=verdict)
+
+    photos = [photo("kept") for _ in range(6)] + [photo("warned"), photo("rejected")]
+    assert warnings_of(DatasetResult(photos=photos, unused_count=3), "The trigger …") == [
         "The trigger …",
         "Only 7 photos were usable; 10 or more are better.",
         "1 of 8 photos were rejected.",
         "1 photos have weaknesses; dataset.photos says which.",
         "3 files were not used; dataset.unused says which and why.",
     ]
-    assert warnings_of({"photos": [{"verdict": "kept"}] * 20}, None) == []
+    assert warnings_of(DatasetResult(photos=[photo("kept")] * 20), None) == []
 
 
 def test_the_layers_to_adapt_are_read_from_the_checkpoint(tmp_path: Path) -> None:

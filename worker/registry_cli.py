@@ -1,6 +1,7 @@
-"""`python -m lora_registry`: the registry from the command line, with the worker's settings.
+"""`python -m worker.registry_cli`: the registry from the command line, with the worker's settings.
 
-An entry point like handler.py: it alone in this package knows the worker's resources.
+The verbs are `lora_registry.commands`; here are settings, bucket and sources, which that package
+does not know.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def _fetched(words: argparse.Namespace, settings: Settings, store: ObjectStore, 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lora_registry", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m worker.registry_cli", description=main.__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON document a line")
     parser.add_argument("--verbose", action="store_true", help="log what is done, to stderr")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -10,8 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from worker.cancel import CancelToken
 from worker.errors import Cancelled, TrainingDiverged, TrainingFailed
-from worker.training.verify import Expected, verify
-from worker.training.weights import WeightsFile, write_metadata
+from worker.training.weights import Expected, WeightsFile, check_lora, write_metadata
 
 EXPECTED = Expected(rank=2, alpha=1.0, min_modules=3)
 Tensors = dict[str, NDArray[Any]]
@@ -36,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_lora_that_learned(path: Path) -> None:
     tensors = lora()
     save_file(tensors, path)
-    found = verify(path, EXPECTED)
+    found = check_lora(path, EXPECTED)
     products = [
         np.linalg.norm(
             tensors[f"lora_unet_m{n}.lora_up.weight"].astype(float)
@@ -45,15 +44,15 @@ def test_a_lora_that_learned(path: Path) -> None:
         for n in range(3)
     ]
     assert found.mean_norm == pytest.approx(np.mean(products))
-    assert (found.modules, found.learned, found.size) == (3, 3, path.stat().st_size)
+    assert (found.modules, found.modules_learned, found.bytes) == (3, 3, path.stat().st_size)
 
 
 def test_the_layers_of_the_base_model_are_asked_for_by_name(path: Path) -> None:
     save_file(lora(prefix="diffusion_model.a.0.m"), path)
     names = frozenset({"a_0_m0", "a_0_m1", "a_0_m2"})
-    assert verify(path, Expected(2, 1.0, names)).modules == 3
+    assert check_lora(path, Expected(2, 1.0, names)).modules == 3
     with pytest.raises(TrainingFailed, match="leaves out layers") as caught:
-        verify(path, Expected(2, 1.0, names - {"a_0_m0"} | {"b"}))
+        check_lora(path, Expected(2, 1.0, names - {"a_0_m0"} | {"b"}))
     assert caught.value.details["missing"] == ["b"]
 
 
@@ -64,7 +63,7 @@ def test_convolutions_and_plain_differences(path: Path) -> None:
     tensors["diffusion_model.c.alpha"] = np.array(1.0, np.float32)
     tensors["diffusion_model.n.diff"] = np.zeros(4, np.float32)
     save_file(tensors, path)
-    assert verify(path, EXPECTED).modules == 4
+    assert check_lora(path, EXPECTED).modules == 4
 
 
 @pytest.mark.parametrize("side", ["up", "down"])
@@ -75,7 +74,7 @@ def test_one_side_alone_proves_nothing(path: Path, side: str) -> None:
             tensors[name][...] = 0
     save_file(tensors, path)
     with pytest.raises(TrainingFailed, match="learned nothing: only 0 of 3"):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -88,7 +87,7 @@ def test_what_is_not_finite_diverged(path: Path, part: str, bad: float) -> None:
     tensors[f"lora_unet_m1.{part}"].reshape(-1)[0] = bad
     save_file(tensors, path)
     with pytest.raises(TrainingDiverged):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_what_is_not_finite_diverged(path: Path, part: str, bad: float) -> None:
 def test_not_what_was_asked_for(path: Path, changes: dict[str, Any], sentence: str) -> None:
     save_file(lora(**changes), path)
     with pytest.raises(TrainingFailed, match=sentence):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
 
 
 def test_another_alpha_or_a_missing_part(path: Path) -> None:
@@ -111,16 +110,16 @@ def test_another_alpha_or_a_missing_part(path: Path) -> None:
     tensors["lora_unet_m0.alpha"] = np.array(4.0, np.float16)
     save_file(tensors, path)
     with pytest.raises(TrainingFailed, match="alpha 4 where 1"):
-        verify(path, EXPECTED)
-    assert verify(path, Expected(2, None, min_modules=3)).mean_alpha == 2.0  # a trained alpha
+        check_lora(path, EXPECTED)
+    assert check_lora(path, Expected(2, None, min_modules=3)).mean_alpha == 2.0  # a trained alpha
     tensors["lora_unet_m0.lora_down.weight"] = np.ones((1, 4), np.float16)
     save_file(tensors, path)
     with pytest.raises(TrainingFailed, match="do not fit"):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
     del tensors["lora_unet_m0.alpha"]
     save_file(tensors, path)
     with pytest.raises(TrainingFailed, match="lacks a part"):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
@@ -128,16 +127,16 @@ def test_files_that_are_cut_off(path: Path, keep: int) -> None:
     save_file(lora(), path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(TrainingFailed, match="unusable"):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
 
 
 def test_other_tensors_and_none(path: Path) -> None:
     save_file({"lora_unet_a.lora_up.weight": np.zeros(3, np.int64)}, path)
     with pytest.raises(TrainingFailed, match="not a LoRA"):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
     save_file({}, path)
     with pytest.raises(TrainingFailed, match="empty"):
-        verify(path, EXPECTED)
+        check_lora(path, EXPECTED)
 
 
 def test_a_cancel_ends_the_check(path: Path) -> None:
@@ -145,7 +144,7 @@ def test_a_cancel_ends_the_check(path: Path) -> None:
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        verify(path, EXPECTED, token.check)
+        check_lora(path, EXPECTED, token.check)
 
 
 def test_bfloat16_is_widened_exactly(path: Path) -> None:

