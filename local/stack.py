@@ -108,7 +108,7 @@ class Stack:
         write_demo_lora(weights)
         words = f"register {DEMO} --file {weights} --name Demo --trigger ohwx --class-noun person"
         subprocess.run(
-            [sys.executable, "-m", "lora_registry", *words.split()],
+            [sys.executable, "-m", "worker.registry_cli", *words.split()],
             cwd=ROOT,
             env=self.environment(),
             check=True,
