@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -49,9 +50,9 @@ def main() -> int:
             continue
         for number, pip in enumerate(PIPS):
             place = scratch / f"{version}-{number}"
-            checks.run(f"{version}, {pip}", lambda p=python, q=pip, w=place: install(shop, p, q, w))
+            checks.run(f"{version}, {pip}", partial(install, shop, python, pip, place))
     for suite, name in containers():
-        checks.run(f"make run on {name}", lambda s=suite: run_in_container(s))
+        checks.run(f"make run on {name}", partial(run_in_container, suite))
     return checks.finish()
 
 
@@ -76,8 +77,7 @@ def install(shop: Shop, python: str, pip: str, place: Path) -> str:
     own = str(place / "bin" / "python")
     shop.run([python, "-m", "venv", place], log=log, timeout_s=120)
     shop.run([own, "-m", "pip", "install", "-qU", pip], log=log, timeout_s=120)
-    argv = [python, "local/install.py", place, *LOCKS]
-    shop.run(argv, log=log, timeout_s=_INSTALL_TIMEOUT_S)
+    shop.run([python, "local/install.py", place, *LOCKS], log=log, timeout_s=_INSTALL_TIMEOUT_S)
     said = shop.run([own, "-m", "pip", "--version"], log=log)
     shop.run([own, "-m", "pip", "check"], log=log)
     shutil.rmtree(place)
