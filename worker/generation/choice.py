@@ -32,7 +32,8 @@ def choose_workflow(
 ) -> Choice:
     """The workflow that a job names, or the default of a base model that all its characters have.
 
-    The base model of the first character's latest version comes first. One conditional GET for each
+    The base model of the first character's latest version comes first. Characters of whom there are
+    photos and no common base model get a workflow that takes photos. One conditional GET for each
     character, and none where the job names its workflow.
 
     Raises:
@@ -48,6 +49,12 @@ def choose_workflow(
     common = [name for name in known[0] if all(name in others for others in known[1:])]
     for base_model in common:
         workflow = default_workflow(kind, base_model, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    if all(record.references for record in records.values()) and not any(
+        use.version for use in uses
+    ):
+        workflow = reference_workflow(kind, resources)
         if workflow is not None:
             return Choice(workflow, records)
     told = " and ".join(
@@ -73,6 +80,14 @@ def default_workflow(kind: Kind, base_model: str, resources: Resources) -> str |
         if workflow.kind == kind and workflow.base_model == base_model and workflow.loras
     )
     return min(fitting, default=None)
+
+
+def reference_workflow(kind: Kind, resources: Resources) -> str | None:
+    """The first workflow that takes reference photos, one that can run before others; or None."""
+    lacking = resources.availability.lacking()
+    names = (flow.name for flow in resources.workflows.values() if flow.kind == kind)
+    taking = [name for name in names if resources.workflows[name].references]
+    return min(taking, key=lambda name: (name in lacking, name), default=None)
 
 
 def _base_models(record: CharacterRecord, use: CharacterUse, resources: Resources) -> list[str]:
