@@ -236,6 +236,9 @@ class TrainJob(Request):
     instant: Annotated[
         bool, Field(description="register up to 5 of the photos as references before the training")
     ] = False
+    crop: Literal["auto", "off"] = Field(
+        "auto", description="auto: a photo with other people in it is cropped to the subject"
+    )
     preview_prompts: Annotated[list[Text], Field(max_length=8)] | None = None
     timeout_s: Timeout | None = None
 

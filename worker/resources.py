@@ -10,6 +10,7 @@ from pathlib import Path
 from families.library import Families
 from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.identity import Identities
 from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker.availability import Availability
@@ -38,6 +39,7 @@ class Resources:
     pictures: Pictures
     scorer: Scorer
     registry: Registry
+    identities: Identities
     records: JobRecords
     loras: LoraCache
     workflows: Library
