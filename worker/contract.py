@@ -232,6 +232,9 @@ class TrainJob(Request):
     seed: Seed | None = None
     trainer: Literal["kohya", "comfyui"] = "kohya"
     activate: bool = True
+    crop: Literal["auto", "off"] = Field(
+        "auto", description="auto: a photo with other people in it is cropped to the subject"
+    )
     preview_prompts: Annotated[list[Text], Field(max_length=8)] | None = None
     timeout_s: Timeout | None = None
 

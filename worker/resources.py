@@ -18,6 +18,7 @@ from typing import Any, Self
 from families.library import Families
 from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.identity import Identities
 from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker.availability import Availability
@@ -176,6 +177,7 @@ class Resources:
     pictures: Pictures
     scorer: Scorer
     registry: Registry
+    identities: Identities
     records: JobRecords
     loras: LoraCache
     workflows: Library

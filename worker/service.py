@@ -15,6 +15,7 @@ from errors import CodedError
 from families.library import load_families
 from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.identity import Identities
 from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker import assembly, characters, health, image, train, video
@@ -92,6 +93,7 @@ class Worker:
             pictures=Pictures(PictureOptions(settings.image_max_pixels), settings.work_dir),
             scorer=hold(Scorer(ScorerOptions(enabled=settings.likeness == "auto"))),
             registry=Registry(store),
+            identities=Identities(store),
             records=JobRecords(store),
             loras=LoraCache(store, settings.loras_folder, assembly.lora_budget(settings)),
             workflows=workflows,

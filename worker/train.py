@@ -11,6 +11,7 @@ from typing import Final
 
 from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
+from lora_registry.identity import FaceIdentity
 from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
 from worker.cancel import Deadline
@@ -25,7 +26,7 @@ from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.handover import engine_restored, gpu_memory, gpu_released
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions
-from worker.training.preparation import prepare
+from worker.training.preparation import IDENTITY, prepare
 from worker.training.record import TrainingRecord, metadata_of, settings_of, warnings_of
 from worker.training.report import record_key, report
 from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec
@@ -170,6 +171,7 @@ def verify(
         check=check,
         warnings=warnings_of(described, warning),
         losses=work.losses.curve(),
+        identity=work.folder.load(IDENTITY, FaceIdentity),
     )
     # The record says that the weights beside it are whole and checked, so it comes last.
     work.folder.save(_RECORD, record)
