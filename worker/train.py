@@ -22,7 +22,6 @@ from worker.resources import JobContext, Resources
 from worker.results import DatasetResult, TrainResult
 from worker.settings import default_python
 from worker.training import defaults
-from worker.training.base_model import find_checkpoint, trained_layers
 from worker.training.captions import derived_trigger, ordinary_words, trigger_warning
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.handover import engine_restored, gpu_memory, gpu_released
@@ -32,7 +31,13 @@ from worker.training.preparation import IDENTITY, prepare
 from worker.training.record import TrainingRecord, metadata_of, settings_of, warnings_of
 from worker.training.report import record_key, report
 from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec
-from worker.training.weights import Expected, check_lora, write_metadata
+from worker.training.weights import (
+    Expected,
+    check_lora,
+    find_checkpoint,
+    trained_layers,
+    write_metadata,
+)
 from worker.training.work import (
     LossLog,
     TrainingFolder,

@@ -1,8 +1,11 @@
 """Characters from photos alone: created, used at once, and the same calls once a LoRA is there."""
 
+import contextlib
 import io
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from PIL import Image
 
 from local.s3 import S3Server
 from lora_registry.character import CharacterRecord
+from lora_registry.errors import CharacterNotFound
 from tests.integration.training.training_harness import STAND_IN, TrainingHarness, make_tokenizers
 from tests.integration.worker_harness import (
     WorkerHarness,
@@ -235,22 +239,38 @@ def test_a_photo_that_is_refused_leaves_nothing(harness: TrainingHarness) -> Non
     assert harness.keys("characters/max/") == []
 
 
-def test_a_character_is_usable_while_it_trains(harness: TrainingHarness) -> None:
-    seen: list[CharacterRecord] = []
-
-    def look(update: dict[str, Any]) -> None:
-        if not seen and update.get("step"):
-            seen.append(harness.resources.registry.get("nia"))
-
+def test_a_character_is_usable_while_it_trains_and_when_that_fails(
+    harness: TrainingHarness,
+) -> None:
+    cancel = CancelToken()
+    harness.trainer_starts("hang@2")
     job = harness.job("nia", instant=True, class_noun="woman")
-    result = harness.worker.run("instant-training", job, cancel=CancelToken(), send=look)
-    assert "error" not in result, result
-    assert seen[0].active is None
-    assert len(seen[0].references) == 5
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(harness.run, job, cancel=cancel)
+        try:
+            meanwhile = appeared(harness, "nia")
+        finally:
+            cancel.cancel()
+        assert training.result()["code"] == "cancelled"
+    assert (meanwhile.active, len(meanwhile.references)) == (None, 5)
+    assert harness.resources.registry.get("nia") == meanwhile
+    by_photos = harness.run(SMALL | {"character_id": "nia"})
+    assert by_photos["prompt"] == "the woman in images 1 and 2, a lighthouse"
+
+    harness.trainer_starts("none")
+    trained = harness.run(harness.job("nia"))
+    assert trained["character"]["trigger"] == meanwhile.trigger
     record = harness.resources.registry.get("nia")
-    assert record.active is not None
-    assert record.references == seen[0].references
-    assert (record.trigger, record.class_noun) == (seen[0].trigger, "woman")
-    again = harness.run(harness.job("nia"))
-    assert again["character"]["trigger"] == record.trigger
-    assert harness.resources.registry.get("nia").class_noun == "woman"
+    assert record.references == meanwhile.references
+    assert record.class_noun == "woman"
+    assert harness.run(SMALL | {"character_id": "nia"})["workflow"]["name"] == "sdxl"
+
+
+def appeared(harness: TrainingHarness, character_id: str) -> CharacterRecord:
+    """The character as soon as it is there."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(CharacterNotFound):
+            return harness.resources.registry.get(character_id)
+        time.sleep(0.05)
+    raise TimeoutError(character_id)

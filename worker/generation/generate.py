@@ -17,8 +17,7 @@ from worker.errors import (
     TimedOut,
     WorkerError,
 )
-from worker.generation.delivery import Delivery, FinishOutput
-from worker.generation.manifest import manifest_of
+from worker.generation.delivery import Delivery, FinishOutput, manifest_of
 from worker.generation.uptake import applied, warnings_of
 from worker.generation.used_characters import (
     ResolvedCharacter,
@@ -27,8 +26,7 @@ from worker.generation.used_characters import (
     placed_references,
     resolve_characters,
 )
-from worker.progress import QUEUED, UPLOADING, ProgressTracker
-from worker.resources import JobContext, Resources
+from worker.resources import QUEUED, UPLOADING, JobContext, ProgressTracker, Resources
 from worker.results import GenerationResult, ManifestResult, WorkflowResult
 from workflows.binding import Bound, LoraUse, Values, bind
 from workflows.template import Limits, Value, Workflow

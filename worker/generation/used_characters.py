@@ -1,4 +1,7 @@
-"""The characters of a job: looked up, their triggers placed, LoRAs and photos fetched and held."""
+"""The characters of a job: looked up, their triggers placed, LoRAs and photos fetched and held.
+
+They also decide which workflow runs where the job names none: their base model's default.
+"""
 
 import contextlib
 import re
@@ -6,14 +9,16 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Literal
 
 from lora_registry.character import CharacterRecord, Reference, UsableVersion, migrated
 from lora_registry.errors import ReferenceMissing
 from lora_registry.store import ObjectMissing
 from worker.contract import CharacterUse
 from worker.errors import InvalidInput
+from worker.generation.references import shared, shown_in
 from worker.resources import JobContext, Resources
 from worker.results import CharacterResult
 from workflows.binding import LoraUse
@@ -98,10 +103,10 @@ def resolve_characters(
 
     found = list(resources.pool.map(resolve, uses))
     inputs = [name for name in workflow.references if name not in brought]
-    placed = shared([record for record, _ in found], inputs)
+    placed = shared([record for record, _ in found], inputs) if inputs else {}
     resolved = []
     for use, (record, version) in zip(uses, found, strict=True):
-        photos = placed[record.character_id]
+        photos = placed.get(record.character_id, {})
         if version is None and not photos:
             raise InvalidInput(
                 f"character_id: workflow {workflow.name!r} takes {len(inputs)} reference photos, "
@@ -145,42 +150,6 @@ def _version(
             details={"character": version.base_model, "workflow": workflow.base_model},
         )
     return version
-
-
-def shared(
-    records: Sequence[CharacterRecord], inputs: Sequence[str]
-) -> dict[str, dict[str, Reference]]:
-    """Which photo of whom goes where: everybody's first, then everybody's second, as they fit.
-
-    The photos of one character stand side by side, in the characters' order.
-    """
-    counts = dict.fromkeys((record.character_id for record in records), 0)
-    left = len(inputs)
-    while left:
-        hungry = [each for each in records if counts[each.character_id] < len(each.references)]
-        for record in hungry[:left]:
-            counts[record.character_id] += 1
-            left -= 1
-        if not hungry:
-            break
-    names = iter(inputs)
-    return {
-        record.character_id: {
-            next(names): photo for photo in record.references[: counts[record.character_id]]
-        }
-        for record in records
-    }
-
-
-def shown_in(class_noun: str, photos: Collection[str], workflow: Workflow) -> str:
-    """What a prompt calls somebody who is known by photos: `the woman in image 1`.
-
-    Images are counted as the models that take them do: the workflow's references in their order.
-    """
-    numbers = [str(workflow.references.index(name) + 1) for name in photos]
-    if len(numbers) == 1:
-        return f"the {class_noun} in image {numbers[0]}"
-    return f"the {class_noun} in images {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
 @contextlib.contextmanager
@@ -280,3 +249,92 @@ def carries(prompt: str, word: str) -> bool:
 
 def _tidy(text: str) -> str:
     return re.sub(r"\s+([,.])", r"\1", re.sub(r" {2,}", " ", text)).strip(" ,")
+
+
+Kind = Literal["image", "video"]
+
+DEFAULT_WORKFLOWS: Final[Mapping[Kind, str]] = {"image": "sdxl", "video": "svd"}
+"""Of jobs without a character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A workflow's name, and the records that were read to find it, by character."""
+
+    workflow: str
+    records: Mapping[str, CharacterRecord] = field(default_factory=dict)
+
+
+def choose_workflow(
+    kind: Kind,
+    named: str | None,
+    uses: Sequence[CharacterUse],
+    resources: Resources,
+    context: JobContext,
+) -> Choice:
+    """The workflow that a job names, or the default of a base model that all its characters have.
+
+    The base model of the first character's latest version comes first. Characters of whom there are
+    photos and no common base model get a workflow that takes photos. One conditional GET for each
+    character, and none where the job names its workflow.
+
+    Raises:
+        InvalidInput: no workflow here fits the characters, or no base model is common to them.
+        CharacterNotFound, CharacterDeleted, VersionNotFound, StoreError: as the registry says.
+    """
+    if named is not None or not uses:
+        return Choice(named or DEFAULT_WORKFLOWS[kind])
+    with context.timings.phase("registry"):
+        found = resources.pool.map(lambda use: resources.registry.get(use.character_id), uses)
+        records = {record.character_id: record for record in found}
+        known = [_base_models(records[use.character_id], use, resources) for use in uses]
+    common = [name for name in known[0] if all(name in others for others in known[1:])]
+    for base_model in common:
+        workflow = default_workflow(kind, base_model, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    if all(record.references for record in records.values()) and not any(
+        use.version for use in uses
+    ):
+        workflow = reference_workflow(kind, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    told = " and ".join(
+        f"{use.character_id!r} was trained on {', '.join(names) or 'nothing'}"
+        for use, names in zip(uses, known, strict=True)
+    )
+    raise InvalidInput(
+        f"character_id: {told}; no {kind} workflow of this worker fits. Add one, or name another.",
+        field="character_id",
+        details={"base_models": sorted({name for names in known for name in names})},
+    )
+
+
+def default_workflow(kind: Kind, base_model: str, resources: Resources) -> str | None:
+    """The workflow that a family names for its LoRAs, else the first that takes them; or None."""
+    if base_model in resources.families:
+        named = resources.families[base_model].workflows.get(kind)
+        if named in resources.workflows:
+            return named
+    fitting = (
+        workflow.name
+        for workflow in resources.workflows.values()
+        if workflow.kind == kind and workflow.base_model == base_model and workflow.loras
+    )
+    return min(fitting, default=None)
+
+
+def reference_workflow(kind: Kind, resources: Resources) -> str | None:
+    """The first workflow that takes reference photos, one that can run before others; or None."""
+    lacking = resources.availability.lacking()
+    names = (flow.name for flow in resources.workflows.values() if flow.kind == kind)
+    taking = [name for name in names if resources.workflows[name].references]
+    return min(taking, key=lambda name: (name in lacking, name), default=None)
+
+
+def _base_models(record: CharacterRecord, use: CharacterUse, resources: Resources) -> list[str]:
+    """The base models that a character can be used on, the preferred one first."""
+    if use.version is not None:
+        return [resources.registry.chosen(record, use.version).base_model]
+    families = migrated(record).families
+    return sorted(families, key=lambda name: (name != record.base_model, name))

@@ -98,7 +98,7 @@ def warnings_of(dataset: DatasetResult, trigger: str | None) -> list[str]:
         sentences.append(f"{len(photos) - used} of {len(photos)} photos were rejected.")
     if warned:
         sentences.append(f"{warned} photos have weaknesses; dataset.photos says which.")
-    longer = length_warning(photo.caption or "" for photo in photos)
+    longer = length_warning([photo.caption or "" for photo in photos])
     if longer:
         sentences.append(longer)
     if dataset.unused_count:

@@ -19,8 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from worker.cancel import Deadline
 from worker.contract import TrainJob
 from worker.errors import DiskFull
-from worker.progress import Progress
-from worker.resources import JobContext, Resources
+from worker.resources import JobContext, Progress, Resources
 from worker.training.defaults import short_digest
 from worker.training.drawing import thinned
 from worker.training.trainer import Trainer, TrainingStep

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lora_registry.changes import instant_record, referring
 from lora_registry.character import CharacterRecord, Reference
-from worker.generation.used_characters import shared
+from worker.generation.references import shared
 
 
 def character(number: int, photos: int) -> CharacterRecord:
