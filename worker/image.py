@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from worker.contract import ImageJob
-from worker.generation.choice import choose_workflow
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import Placed, placed
 from worker.generation.pictures import Finished, finish_picture
+from worker.generation.used_characters import choose_workflow
 from worker.resources import JobContext, Resources
 from workflows.template import Output
 

@@ -8,11 +8,11 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from worker.contract import VideoJob
-from worker.generation.choice import choose_workflow
 from worker.generation.clips import finish_clip
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import placed
 from worker.generation.pictures import Finished, finish_picture
+from worker.generation.used_characters import choose_workflow
 from worker.resources import JobContext, Resources
 from workflows.template import Output, Workflow
 

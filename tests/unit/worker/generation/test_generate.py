@@ -1,9 +1,9 @@
 import pytest
 
 from worker.contract import ImageJob, parse_job
+from worker.generation.delivery import described_input
 from worker.generation.generate import MAX_DRAWN_SEED, drawn_seed
 from worker.generation.inputs import Placed
-from worker.generation.manifest import described_input
 from worker.image import fitted
 
 
