@@ -18,7 +18,6 @@ from worker.errors import OutOfMemory, WorkerError
 from worker.service import Worker
 from worker.settings import default_python
 from worker.training import defaults
-from worker.training.base_model import find_checkpoint
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.handover import gpu_released
 from worker.training.kohya import KohyaTrainer
@@ -30,6 +29,7 @@ from worker.training.trainer import (
     TrainingSpec,
     TrainingStep,
 )
+from worker.training.weights import find_checkpoint
 
 _WARM_STEPS: Final = 3  # the first ones choose kernels and fill caches
 _CAPTION: Final = "ohwx person by a window"
