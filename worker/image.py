@@ -9,6 +9,7 @@ from typing import Any, Final
 from worker.contract import ImageJob
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import Placed, placed
+from worker.generation.likeness import Wish
 from worker.generation.pictures import Finished, finish_picture
 from worker.generation.used_characters import choose_workflow
 from worker.resources import JobContext, Resources
@@ -37,6 +38,7 @@ def run(job: ImageJob, resources: Resources, context: JobContext) -> dict[str, A
             prompt=job.prompt,
             finish=partial(_finish, job),
             lower=("width", "height", "count"),
+            likeness=Wish(job.count, job.most, job.min_likeness) if job.measured else None,
             values={
                 "negative_prompt": job.negative_prompt,
                 "width": width if "width" in workflow.roles else job.width,
