@@ -67,9 +67,9 @@ class ManifestResult(Result):
 
 
 class GenerationResult(Result):
-    """The result of image and video jobs."""
+    """The result of image, video and workflow jobs."""
 
-    task: Literal["image", "video"]
+    task: Literal["image", "video", "workflow"]
     job_id: str
     outputs: list[OutputResult]
     seed: int | None = None

@@ -22,6 +22,8 @@ from worker.generation.manifest import manifest_of
 from worker.generation.uptake import applied, warnings_of
 from worker.generation.used_characters import (
     ResolvedCharacter,
+    Trigger,
+    fill_triggers,
     leased_loras,
     place_triggers,
     resolve_characters,
@@ -46,11 +48,12 @@ class GenerationRequest:
         values: what the workflow's roles get; None leaves what its graph says. Prompt and seed
             are added by `generate`.
         records: of the characters, where they were read already.
+        files: file of the workflow's own -> its name where ComfyUI reads inputs.
         finish: checks a produced file, and says what of it is uploaded.
         lower: the fields that a person lowers when the GPU's memory does not suffice.
     """
 
-    task: Literal["image", "video"]
+    task: Literal["image", "video", "workflow"]
     job: Generation
     workflow: Workflow
     values: Mapping[str, Value | None]
@@ -58,6 +61,7 @@ class GenerationRequest:
     records: Mapping[str, CharacterRecord] = field(default_factory=dict)
     prompt: str | None = None
     output_format: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
     lower: tuple[str, ...] = ()
 
 
@@ -80,9 +84,9 @@ def generate(
         characters = resolve_characters(job.used_characters, workflow, resources, request.records)
     context.progress.report("characters", 2)
     prompt = request.prompt and place_triggers(request.prompt, [c.trigger for c in characters])
-    draws = job.seed is None and "seed" in workflow.roles  # none where nothing would take it
-    seed = drawn_seed(context.job_id, workflow.limits.get("seed")) if draws else job.seed
+    seed = _seed(job, workflow, context)
     values = {**request.values, "prompt": prompt, "seed": seed}
+    params = _with_triggers(job.params, workflow, [c.trigger for c in characters])
     folder = output_folder(characters, context)
 
     failure: WorkerError | None = None
@@ -94,7 +98,7 @@ def generate(
                 if isinstance(failure, OutOfMemory):
                     resources.comfyui.free()
                 with Delivery(resources, context, folder, request.finish) as delivery:
-                    bound = _bind(request, values, loras, delivery, failure)
+                    bound = _bind(request, values, params, loras, delivery, failure)
                     seconds = _run(request, bound, delivery, resources, context)
                     warnings = _unapplied(seconds, request, characters, loras, resources)
                     with context.timings.phase("upload"):
@@ -122,6 +126,13 @@ def drawn_seed(job_id: str, limits: Limits | None = None) -> int:
     return low + drawn % (high - low + 1)
 
 
+def _seed(job: Generation, workflow: Workflow, context: JobContext) -> int | None:
+    """The job's, or a drawn one; none where the workflow would not take it."""
+    if job.seed is not None or "seed" not in workflow.roles:
+        return job.seed
+    return drawn_seed(context.job_id, workflow.limits.get("seed"))
+
+
 def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
     """`characters/{id}/outputs/{yyyy}/{mm}/{dd}/{job_id}`, or `base/…` without a character."""
     owner = f"characters/{characters[0].version.character_id}" if characters else "base"
@@ -129,9 +140,22 @@ def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) 
     return f"{owner}/outputs/{day:%Y/%m/%d}/{context.job_id}"
 
 
+def _with_triggers(
+    given: Mapping[str, Value], workflow: Workflow, triggers: Sequence[Trigger]
+) -> dict[str, Value]:
+    """The params, with the characters' words where a text of them marks their places."""
+    marked = {name: param for name, param in workflow.params.items() if param.triggers}
+    texts = {name: given.get(name, workflow.param_default(name)) for name in marked}
+    filled = {
+        name: fill_triggers(text, triggers) for name, text in texts.items() if isinstance(text, str)
+    }
+    return {**given, **filled}
+
+
 def _bind(
     request: GenerationRequest,
     values: Mapping[str, Value | None],
+    params: Mapping[str, Value],
     loras: tuple[LoraUse, ...],
     delivery: Delivery,
     failure: WorkerError | None,
@@ -142,9 +166,10 @@ def _bind(
         Values(
             prefix=f"{delivery.run_id}/{request.task}",
             roles=values,
-            params=request.job.params,
+            params=params,
             loras=loras,
             output_format=request.output_format,
+            files=request.files,
             low_memory=isinstance(failure, OutOfMemory),
         ),
     )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from worker.contract import Generation
 from worker.generation.used_characters import ResolvedCharacter
 from worker.results import GenerationResult
-from workflows.template import Value
+from workflows.template import OWN_FIELDS, Value
 
 MANIFEST_VERSION: Final = 1
 
@@ -57,12 +57,13 @@ def described_input(job: Generation) -> dict[str, Any]:
     A base64 source is kept by its digest; of a URL, neither query nor user name are kept.
     """
     described = job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    for value in described.values():
-        if isinstance(value, dict) and "base64" in value:
-            digest = hashlib.sha256(value.pop("base64").encode()).hexdigest()
-            value["base64_sha256"] = digest
-        if isinstance(value, dict) and "url" in value:
-            parts = urlsplit(value["url"])
+    own = [described[name] for name in OWN_FIELDS if name in described]
+    for source in (*own, *described.get("inputs", {}).values()):
+        if "base64" in source:
+            digest = hashlib.sha256(source.pop("base64").encode()).hexdigest()
+            source["base64_sha256"] = digest
+        if "url" in source:
+            parts = urlsplit(source["url"])
             place = parts.netloc.rpartition("@")[2]
-            value["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
+            source["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
     return {"task": job.model_dump()["task"], **described}
