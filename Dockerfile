@@ -6,25 +6,33 @@
 # Our code is the last layer: a change of the handler rebuilds nothing else and downloads nothing.
 # Stages comfyui and sd-scripts are the only ones that need GitHub; a build context of the same
 # name can stand in for either (make image-test does so).
+# Every package is pinned by hash (builder/locks), what comes from git by commit, the base by digest.
 
-ARG BASE_IMAGE=debian:12.12-slim@sha256:d5d3f9c23164ea16f31852f95bd5959aad1c5e854332fe00f7b3a20fcc9f635c
+# Another base, as a company's own, comes by BASE_IMAGE; this one is kept current by dependabot.
+ARG BASE_IMAGE=debian
 ARG VARIANT=sdxl
 
+FROM debian:12.15-slim@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251 AS debian
+
+# hadolint ignore=DL3006 # a stage of this file, or whatever the person at the build pins
 FROM ${BASE_IMAGE} AS base
 SHELL ["/bin/sh", "-eu", "-c"]
 ENV LANG=C.UTF-8 PYTHONUNBUFFERED=1
+# The digest is as old as its last bump: the upgrade brings the security fixes since.
 # hadolint ignore=DL3008 # Debian keeps only the newest fix of a package; the base is pinned by digest
 RUN apt-get update && \
+    apt-get upgrade -y && \
     apt-get install -y --no-install-recommends ca-certificates python3 python3-venv tini && \
     rm -rf /var/lib/apt/lists/* && \
     useradd --uid 1000 --create-home --shell /usr/sbin/nologin worker
 
 FROM base AS uv
-ARG UV_VERSION=0.13.9
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+COPY builder/locks/uv.txt /build/uv.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv /opt/uv && \
-    /opt/uv/bin/pip install --disable-pip-version-check "uv==${UV_VERSION}" && \
+    /opt/uv/bin/pip install --disable-pip-version-check --no-deps --require-hashes \
+        -r /build/uv.txt && \
     ln -s /opt/uv/bin/uv /usr/local/bin/uv
 
 # The handler's own environment: no torch, or the SDK would open a CUDA context in the handler.
@@ -32,59 +40,60 @@ FROM uv AS worker-env
 COPY requirements.txt /build/requirements.txt
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv venv /opt/worker --python /usr/bin/python3 && \
-    uv pip install --python /opt/worker/bin/python --require-hashes -r /build/requirements.txt
+    uv pip install --python /opt/worker/bin/python --no-deps --require-hashes \
+        -r /build/requirements.txt
 
-# One torch for ComfyUI and the trainer, which see it through a .pth file: ComfyUI wants
-# CUDA 13 on NVIDIA 20 series and up. For a driver older than 580: TORCH_INDEX=.../whl/cu128 (slower).
-# The wheels bring CUDA's libraries.
+# One torch for ComfyUI and the trainer, which see it through a .pth file: ComfyUI wants CUDA 13 on
+# NVIDIA 20 series and up, and PyPI's wheels are that. TORCH_INDEX takes the same versions from
+# another index, whose hashes are not pinned: https://download.pytorch.org/whl/cu128 for a driver
+# older than 580 (slower), .../cpu to try the image. The wheels bring CUDA's libraries.
 FROM uv AS torch
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cu130
-ARG TORCH_VERSION=2.11.0
-ARG TORCHVISION_VERSION=0.26.0
-ARG TORCHAUDIO_VERSION=2.11.0
+ARG TORCH_INDEX=""
+COPY builder/locks/torch.in builder/locks/torch.txt /build/
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --python /usr/bin/python3 --target /opt/torch --index-url "${TORCH_INDEX}" \
-        "torch==${TORCH_VERSION}" "torchvision==${TORCHVISION_VERSION}" \
-        "torchaudio==${TORCHAUDIO_VERSION}"
+    if [ -n "${TORCH_INDEX}" ]; then \
+        set -- --index-url "${TORCH_INDEX}" -r /build/torch.in; \
+    else \
+        set -- --no-deps --require-hashes -r /build/torch.txt; \
+    fi && \
+    uv pip install --python /usr/bin/python3 --target /opt/torch "$@"
 # hadolint ignore=DL3008 # as above
 RUN apt-get update && apt-get install -y --no-install-recommends git && \
     rm -rf /var/lib/apt/lists/*
 
+# The commit is what this worker was tested against, and a hash of all that is in it: 0.33.0 and the
+# nine days that followed it on the main branch.
 FROM torch AS comfyui
-ARG COMFY_CLI_VERSION=1.23.0
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /opt/comfy-cli && \
-    /opt/comfy-cli/bin/pip install --disable-pip-version-check "comfy-cli==${COMFY_CLI_VERSION}"
-ARG COMFYUI_VERSION=0.33.0
-ENV DO_NOT_TRACK=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY builder/comfyui-constraints.txt /build/comfyui-constraints.txt
-RUN --mount=type=cache,target=/root/.cache/pip \
-    python3 -m venv /opt/comfyui && \
+ARG COMFYUI_COMMIT=783545f689a0af730065994b46b382ae24844c99
+RUN git init -q /comfyui && \
+    git -C /comfyui fetch -q --depth 1 https://github.com/comfyanonymous/ComfyUI "${COMFYUI_COMMIT}" && \
+    git -C /comfyui checkout -q FETCH_HEAD && \
+    rm -rf /comfyui/.git
+COPY builder/locks/comfyui.txt /build/comfyui.txt
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv venv /opt/comfyui --python /usr/bin/python3 && \
     echo /opt/torch >"$(echo /opt/comfyui/lib/python3*/site-packages)/torch.pth" && \
-    VIRTUAL_ENV=/opt/comfyui PIP_CONSTRAINT=/build/comfyui-constraints.txt \
-        /opt/comfy-cli/bin/comfy --skip-prompt --workspace /comfyui install \
-        --version "${COMFYUI_VERSION}" --nvidia --skip-torch-or-directml --skip-manager && \
-    rm -rf /comfyui/.git && \
+    uv pip install --python /opt/comfyui/bin/python --no-deps --require-hashes \
+        -r /build/comfyui.txt && \
     ln -s /opt/comfyui /comfyui/.venv
 WORKDIR /comfyui
-RUN grep -Fq "__version__ = \"${COMFYUI_VERSION}\"" comfyui_version.py && \
-    .venv/bin/python main.py --cpu --quick-test-for-ci --disable-api-nodes \
+RUN .venv/bin/python main.py --cpu --quick-test-for-ci --disable-api-nodes \
         --database-url sqlite:///:memory: && \
-    .venv/bin/python -m compileall -q /comfyui /opt/comfyui /opt/torch
+    .venv/bin/python -m compileall -q /comfyui /opt/torch
 
+# v0.10.1
 FROM torch AS sd-scripts
-ARG SD_SCRIPTS_TAG=v0.10.1
 ARG SD_SCRIPTS_COMMIT=ae72efb92babe89ff8e70f057e42db68440e8d61
-RUN git clone --depth 1 --branch "${SD_SCRIPTS_TAG}" \
-        https://github.com/kohya-ss/sd-scripts /opt/sd-scripts && \
-    test "$(git -C /opt/sd-scripts rev-parse HEAD)" = "${SD_SCRIPTS_COMMIT}" && \
+RUN git init -q /opt/sd-scripts && \
+    git -C /opt/sd-scripts fetch -q --depth 1 https://github.com/kohya-ss/sd-scripts "${SD_SCRIPTS_COMMIT}" && \
+    git -C /opt/sd-scripts checkout -q FETCH_HEAD && \
     rm -rf /opt/sd-scripts/.git
-COPY builder/sd-scripts-requirements.txt /build/sd-scripts-requirements.txt
+COPY builder/locks/sd-scripts.txt /build/sd-scripts.txt
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv venv /opt/sd-scripts/.venv --python /usr/bin/python3 && \
     echo /opt/torch >"$(echo /opt/sd-scripts/.venv/lib/python3*/site-packages)/torch.pth" && \
-    uv pip install --python /opt/sd-scripts/.venv/bin/python --no-deps \
-        -r /build/sd-scripts-requirements.txt
+    uv pip install --python /opt/sd-scripts/.venv/bin/python --no-deps --require-hashes \
+        -r /build/sd-scripts.txt
 WORKDIR /opt/sd-scripts
 RUN .venv/bin/python sdxl_train_network.py --help >/dev/null && \
     .venv/bin/python -m compileall -q /opt/sd-scripts
@@ -111,30 +120,26 @@ RUN --mount=type=secret,id=hf_token \
     /opt/worker/bin/python -m builder.fetch_models --token-file /run/secrets/hf_token \
         --into /models --name svd_xt.safetensors
 
-# What every variant has. The worker's user may write where ComfyUI keeps its own data and where
-# models are linked in; code and environments belong to root.
+# What every variant has. All of it belongs to root: the worker writes below /tmp/worker alone.
 FROM base AS variant-base
 COPY --from=comfyui /opt/torch /opt/torch
 COPY --from=comfyui /opt/comfyui /opt/comfyui
 COPY --from=comfyui /comfyui /comfyui
 COPY --from=worker-env /opt/worker /opt/worker
-RUN mkdir -p /comfyui/user /comfyui/models/checkpoints /comfyui/models/tokenizers \
-        /comfyui/models/taggers && \
-    chown -R worker:worker /comfyui/user && \
-    find /comfyui/models -type d -exec chown worker:worker {} +
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     HF_HUB_OFFLINE=1 \
+    PATH=/opt/worker/bin:/usr/local/bin:/usr/bin:/bin \
     COMFYUI_DIR=/comfyui \
     COMFYUI_PORT=8188 \
     WORKER_TASKS=image,video,characters,health
 
 FROM variant-base AS variant-sdxl
-COPY --from=models-sdxl --chown=worker:worker /models /comfyui/models
+COPY --from=models-sdxl /models /comfyui/models
 
 FROM variant-base AS variant-train
 COPY --from=sd-scripts /opt/sd-scripts /opt/sd-scripts
-COPY --from=models-train --chown=worker:worker /models /comfyui/models
+COPY --from=models-train /models /comfyui/models
 # hadolint ignore=DL3064 # a tokenizer's folder is no secret
 ENV WORKER_TASKS=image,video,train,characters,health \
     KOHYA_DIR=/opt/sd-scripts \
@@ -142,8 +147,8 @@ ENV WORKER_TASKS=image,video,train,characters,health \
     TAGGER_DIR=/comfyui/models/taggers/wd-swinv2-tagger-v3
 
 FROM variant-train AS variant-full
-COPY --from=models-sdxl --chown=worker:worker /models /comfyui/models
-COPY --from=models-svd --chown=worker:worker /models /comfyui/models
+COPY --from=models-sdxl /models /comfyui/models
+COPY --from=models-svd /models /comfyui/models
 
 # Bytecode is made here, for the worker's user cannot write it beside code that belongs to root.
 FROM base AS code
@@ -169,7 +174,7 @@ COPY worker worker
 COPY gateway gateway
 COPY errors.py ./
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
-ENV HOST=0.0.0.0 PORT=8080
+ENV HOST=0.0.0.0 PORT=8080 PATH=/opt/worker/bin:/usr/local/bin:/usr/bin:/bin
 USER 1000:1000
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
@@ -182,9 +187,11 @@ FROM variant-${VARIANT} AS worker
 ARG COMFYUI_ARGS=""
 ARG VERSION=0.0.0
 ARG REVISION=unknown
+ARG SOURCE=""
 LABEL org.opencontainers.image.title="Characters on RunPod" \
     org.opencontainers.image.description="RunPod serverless worker: train a character, then pictures and videos of it" \
     org.opencontainers.image.licenses="Apache-2.0 AND GPL-3.0-only" \
+    org.opencontainers.image.source="${SOURCE}" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}"
 ENV COMFYUI_ARGS=${COMFYUI_ARGS}

@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run serve test lint types schema bench soak image-test requirements clean
+.PHONY: help run serve test lint types schema bench soak image-test install-test requirements image-requirements clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -43,10 +43,24 @@ soak: $(STAMP) ## Ten minutes of mixed jobs with faults at random, on four worke
 image-test: ## Lint, build and run the image, with buildah and podman: as root, on Debian or Ubuntu
 	$(PYTHON) -m builder.image_test
 
+install-test: ## The install on pips from 23.0.1 on, Pythons 3.11 to 3.13 and, as root, stock Debians
+	$(PYTHON) -m builder.install_matrix
+
+COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCKS := builder/locks
+# What the image has once, in /opt/torch: no environment installs its own.
+SHARED = $(shell sed -n 's/^\(torch[a-z]*\|triton\|nvidia-[a-z0-9-]*\|cuda-[a-z]*\)==.*/--no-emit-package \1/p' $(LOCKS)/torch.txt)
+
 requirements: $(STAMP) ## Compile requirements*.txt, with hashes, from the short *.in files
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements.in -o requirements.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements-dev.in -o requirements-dev.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements-image.in -o requirements-image.txt
+	$(COMPILE) --universal requirements.in -o requirements.txt
+	$(COMPILE) --universal requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) --universal requirements-image.in -o requirements-image.txt
+
+image-requirements: $(STAMP) ## Compile builder/locks/*.txt, what the image installs, in the same way
+	$(COMPILE) $(LOCKS)/uv.in -o $(LOCKS)/uv.txt
+	$(COMPILE) --python-platform x86_64-manylinux_2_28 $(LOCKS)/torch.in -o $(LOCKS)/torch.txt
+	$(COMPILE) --python-platform x86_64-manylinux_2_28 -c $(LOCKS)/torch.txt $(SHARED) $(LOCKS)/comfyui.in -o $(LOCKS)/comfyui.txt
+	$(COMPILE) --python-platform x86_64-manylinux_2_28 -c $(LOCKS)/torch.txt $(SHARED) $(LOCKS)/sd-scripts.in -o $(LOCKS)/sd-scripts.txt
 
 clean: ## Remove what these targets made
 	rm -rf $(VENV) .image-test out .mypy_cache .ruff_cache .pytest_cache .hypothesis

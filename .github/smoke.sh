@@ -19,7 +19,7 @@ chmod 644 "$identities"
 docker network create "$network" >/dev/null
 docker run --detach --name "$s3" --network "$network" \
     --volume "$identities:/etc/seaweedfs/s3.json:ro" \
-    chrislusf/seaweedfs:4.48 server -dir=/data -s3 -s3.port=8333 \
+    chrislusf/seaweedfs:4.48@sha256:4e61d15fd35994cb1e43e1e553dff106794841fd9a99ade2fc8c8bfce4d7872d server -dir=/data -s3 -s3.port=8333 \
     -s3.config=/etc/seaweedfs/s3.json -master.telemetry=false -ip.bind=0.0.0.0 >/dev/null
 
 settings="--env S3_ENDPOINT_URL=http://$s3:8333 --env S3_BUCKET=characters

@@ -10,13 +10,14 @@ import shutil
 import ssl
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from builder.image_shop import Shop
 
-NAME: Final = "localhost/image-test-base"
-SUITE: Final = "bookworm"
+SUITE: Final = "bookworm"  # the Dockerfile's
+NAME: Final = f"localhost/image-test-{SUITE}"
 _CERTIFICATE: Final = re.compile(
     r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL
 )
@@ -29,16 +30,18 @@ RUN update-ca-certificates
 """
 
 
-def make_base(shop: Shop) -> None:
-    """Bootstrap Debian, once, and make it the base image."""
-    folder = shop.home / "base"
+def make_base(shop: Shop, suite: str = SUITE, packages: Sequence[str] = ()) -> str:
+    """Bootstrap a Debian with those packages, once, and make it an image; returns its name."""
+    name = f"localhost/image-test-{suite}"
+    folder = shop.home / suite
     folder.mkdir(exist_ok=True)
     tar = folder / "base.tar"
     if not tar.exists():
         fresh = tar.with_suffix(".new.tar")
+        included = ",".join(["ca-certificates", *packages])
         slim = [f"--dpkgopt=path-exclude=/usr/share/{kind}/*" for kind in ("doc", "man", "locale")]
         slim.append("--dpkgopt=force-unsafe-io")  # it is thrown away if the machine goes down
-        options = ["--variant=minbase", "--include=ca-certificates", *slim, SUITE, str(fresh)]
+        options = ["--variant=minbase", f"--include={included}", *slim, suite, str(fresh)]
         shop.run(["mmdebstrap", *options], log="mmdebstrap", timeout_s=300)
         fresh.replace(tar)
     machine = folder / "machine"
@@ -51,7 +54,8 @@ def make_base(shop: Shop) -> None:
     (folder / "Containerfile").write_text(_CONTAINERFILE)
     build = ["buildah", "build", "--isolation", "chroot", "--format", "docker", "--layers"]
     file = str(folder / "Containerfile")
-    shop.run([*build, "-t", NAME, "-f", file, str(folder)], log="base", timeout_s=300)
+    shop.run([*build, "-t", name, "-f", file, str(folder)], log=f"base-{suite}", timeout_s=300)
+    return name
 
 
 def _write_certificates(folder: Path, tar: Path) -> None:

@@ -60,7 +60,7 @@ class Surroundings:
         return self.shop.run([*argv, IMAGE], log=name, timeout_s=120)
 
 
-_PLAIN: Final = ("--runtime", "runc", "--no-healthcheck")
+_PLAIN: Final = ("--no-healthcheck",)  # the runtime is containers.conf's
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("buildah", "podman", "runc", "mmdebstrap", "debian-archive-keyring")
-_PROGRAMS: Final = ("buildah", "podman", "runc", "mmdebstrap")
+_PROGRAMS: Final = ("buildah", "podman", "mmdebstrap")
+_RUNTIMES: Final = ("runc", "crun")  # docker.com's containerd.io has a runc and conflicts with ours
+_KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # Ubuntu has none
 _MOST_FILES: Final = 32_768
 _APT_TIMEOUT_S: Final = 300
 _TAIL_LINES: Final = 25
@@ -35,6 +36,7 @@ class Shop:
     home: Path
     environment: Mapping[str, str] = field(repr=False)
     overlay: bool = True
+    runtime: str = _RUNTIMES[0]
 
     def run(
         self, argv: Sequence[str | Path], *, log: str, timeout_s: float = 120, **changes: str
@@ -87,18 +89,38 @@ def open_shop(root: Path) -> Shop:
 
 
 def _install_packages(shop: Shop) -> None:
+    """What is missing, and only that: a machine's own engine stays as it is."""
     if os.geteuid() != 0:
         raise CheckFailed("The image is built and run here as root; this is another user.")
-    if all(shutil.which(program) for program in _PROGRAMS):
+    wanted = missing_packages()
+    if not wanted:
         return
     if not shutil.which("apt-get"):
-        raise CheckFailed(
-            f"{', '.join(_PROGRAMS)} are needed, and there is no apt-get to get them."
-        )
+        raise CheckFailed(f"{', '.join(wanted)} are needed, and there is no apt-get to get them.")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     shop.run(["apt-get", "update", "-q"], log="apt-update", timeout_s=_APT_TIMEOUT_S, **quiet)
-    install = ["apt-get", "install", "-qy", "--no-install-recommends", *PACKAGES]
-    shop.run(install, log="apt-install", timeout_s=_APT_TIMEOUT_S, **quiet)
+    try:
+        shop.run(install_command(wanted), log="apt-install", timeout_s=_APT_TIMEOUT_S, **quiet)
+    except CheckFailed as error:
+        raise CheckFailed(
+            f"{error}\n{' '.join(wanted)} could not be installed without removing packages of "
+            "this machine, which this test never does: install them by hand, or run it elsewhere."
+        ) from error
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages of what this machine's PATH lacks; one runtime is enough."""
+    wanted = [program for program in _PROGRAMS if not shutil.which(program)]
+    if not any(shutil.which(program) for program in _RUNTIMES):
+        wanted.append(_RUNTIMES[0])
+    if not _KEYRING.exists():
+        wanted.append("debian-archive-keyring")
+    return wanted
+
+
+def install_command(packages: Sequence[str]) -> list[str]:
+    """apt-get's command line; it fails rather than remove what is installed."""
+    return ["apt-get", "install", "-qy", "--no-remove", "--no-install-recommends", *packages]
 
 
 def _install_tools(shop: Shop) -> None:
@@ -115,6 +137,7 @@ def _install_tools(shop: Shop) -> None:
 def _with_storage(shop: Shop) -> Shop:
     """A storage of our own, overlay where the file system can; short paths for sockets."""
     overlay = _has_overlay(shop)
+    runtime = next(program for program in _RUNTIMES if shutil.which(program))
     name = hashlib.sha256(str(shop.home).encode()).hexdigest()[:8]
     short = Path(tempfile.gettempdir()) / f"image-test-{name}"
     storage = shop.home / "storage.conf"
@@ -127,10 +150,10 @@ def _with_storage(shop: Shop) -> Shop:
     containers = shop.home / "containers.conf"
     containers.write_text(
         f'[containers]\ndefault_ulimits = ["nofile={most}:{most}", "nproc={most}:{most}"]\n'
-        '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        f'[engine]\nruntime = "{runtime}"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
     )
     ours = {"CONTAINERS_STORAGE_CONF": str(storage), "CONTAINERS_CONF": str(containers)}
-    return Shop(shop.root, shop.home, {**shop.environment, **ours}, overlay)
+    return Shop(shop.root, shop.home, {**shop.environment, **ours}, overlay, runtime)
 
 
 def _has_overlay(shop: Shop) -> bool:

@@ -263,9 +263,17 @@ def _plain(image: Image.Image) -> Image.Image:
         image = image.convert("I").point(lambda value: value / 256).convert("L")
     if image.mode == "1":
         return image.convert("L")
+    if image.mode == "F" and _share_of_white(image):
+        return image.point(lambda value: value * 255).convert("L")
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
+
+
+def _share_of_white(image: Image.Image) -> bool:
+    """Whether a scan's numbers are shares of white, from 0 to 1, and not 0 to 255."""
+    brightest = image.getextrema()[1]
+    return not isinstance(brightest, tuple) and brightest <= 1
 
 
 def _flat(image: Image.Image) -> Image.Image:

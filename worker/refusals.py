@@ -68,9 +68,11 @@ def _bounds(node: Schema) -> Iterator[str]:
         yield f"up to {high:g}"
     if "multipleOf" in node:
         yield f"and a multiple of {node['multipleOf']}"
-    for of, things in (("Items", "items"), ("Properties", "names")):
-        if f"max{of}" in node:
-            yield f"of {node.get(f'min{of}', 0)} to {node[f'max{of}']} {things}"
+    yield from (
+        f"of {node.get(f'min{of}', 0)} to {node[f'max{of}']} {things}"
+        for of, things in (("Items", "items"), ("Properties", "names"))
+        if f"max{of}" in node
+    )
     if "pattern" in node:
         yield f"matching {node['pattern']}"
     elif "maxLength" in node:

@@ -44,12 +44,16 @@ class OutputResult(StoredOutput):
 
 
 class CharacterResult(Result):
-    """A character as it was used: the version is what a later job pins."""
+    """A character as it was used: the version is what a later job pins.
+
+    Without a version its reference photos alone were used; `references` says how many were.
+    """
 
     character_id: str
-    version: str
-    strength: float
+    version: str | None = None
+    strength: float | None = None
     trigger: str
+    references: int | None = None
 
 
 class WorkflowResult(Result):
@@ -133,6 +137,9 @@ class PhotoResult(Result):
     """What became of one photo; sides in pixels, sha256 of the file as it came.
 
     `repeats` says how often it is seen for each time that others are, as kohya's folders have it.
+    `faces` counts faces; `face_side` is the subject's, in pixels, `likeness` that face's to the
+    subject in the other photos, 0 to 1; `cropped` is what is trained on, where that is not all of
+    the photo: left, top, right, bottom.
     """
 
     index: int
@@ -144,6 +151,22 @@ class PhotoResult(Result):
     sha256: str | None = None
     caption: str | None = None
     repeats: int | None = None
+    faces: int | None = None
+    face_side: int | None = None
+    likeness: float | None = None
+    cropped: tuple[int, int, int, int] | None = None
+
+
+class SubjectResult(Result):
+    """The person whom the photos show.
+
+    `likeness` is the median of a photo's to the others: what pictures of the character can reach.
+    """
+
+    photos: int
+    likeness: float | None = None
+    scorer: str
+    scorer_version: str
 
 
 class UnusedFileResult(Result):
@@ -156,7 +179,8 @@ class UnusedFileResult(Result):
 class DatasetResult(Result):
     """The photos of a training; `digest` names photos, captions and repeats.
 
-    `unused` names at most 100 files; `unused_count` counts all.
+    `unused` names at most 100 files; `unused_count` counts all. `subject` is the person who recurs;
+    where there is none, `not_measured` says why likeness is not measured.
     """
 
     digest: str | None = None
@@ -164,6 +188,8 @@ class DatasetResult(Result):
     captioner: str | None = None
     unused: list[UnusedFileResult] = []
     unused_count: int | None = None
+    subject: SubjectResult | None = None
+    not_measured: str | None = None
 
 
 class TrainingSettings(Result):
@@ -214,6 +240,8 @@ class PreviewsResult(Result):
 class TrainedCharacterResult(CharacterResult):
     """The version that the training made, and whether it is the active one now."""
 
+    version: str
+    strength: float
     name: str
     active: bool
 

@@ -15,6 +15,7 @@ from errors import CodedError
 from families.library import load_families
 from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.identity import Identities
 from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
 from worker import assembly, characters, health, train
@@ -44,9 +45,8 @@ from worker.generation.warmup import warm_up
 from worker.likeness.scorer import Scorer, ScorerOptions
 from worker.logs import job_logging
 from worker.pictures import PictureOptions, Pictures
-from worker.progress import Progress, Send
-from worker.recording import recorded
-from worker.resources import JobContext, Resources
+from worker.recording import claim
+from worker.resources import JobContext, Progress, Resources, Send
 from worker.results import error_result
 from worker.schedule import GpuSchedule, JobInHand
 from worker.settings import Settings
@@ -103,6 +103,7 @@ class Worker:
             pictures=Pictures(PictureOptions(settings.image_max_pixels), settings.work_dir),
             scorer=hold(Scorer(ScorerOptions(enabled=settings.likeness == "auto"))),
             registry=Registry(store),
+            identities=Identities(store),
             records=JobRecords(store),
             loras=LoraCache(store, settings.loras_folder, assembly.lora_budget(settings)),
             workflows=workflows,
@@ -149,7 +150,7 @@ class Worker:
             job_id: RunPod's; part of the keys of the job's objects.
             raw: the job's `input`.
             cancel: set from another thread to end the job early.
-            send: delivers one progress update; see `worker.progress`.
+            send: delivers one progress update; see `worker.resources`.
 
         Returns:
             The result, or an error with `error`, `code` and `retryable`; JSON either way.
@@ -158,12 +159,10 @@ class Worker:
         in_hand = self.schedule.begin(job_id, raw)
         try:
             with job_logging(safe_id):
-                return recorded(
-                    self.resources.records,
-                    raw,
-                    safe_id,
-                    lambda: self._answer(safe_id, raw, cancel, send, in_hand),
-                )
+                claimed = claim(self.resources.records, raw, safe_id)
+                if claimed.answer is not None:
+                    return claimed.answer
+                return claimed.finish(self._answer(safe_id, raw, cancel, send, in_hand))
         finally:
             self.schedule.end(job_id)
 

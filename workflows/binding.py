@@ -164,7 +164,7 @@ def _place_files(graph: Graph, workflow: Workflow, values: Values) -> None:
     for name, declared in workflow.inputs.items():
         own = workflow.default(name) in workflow.files
         if values.roles.get(name) is None and declared.required is False and not own:
-            for node in {slot.node for slot in declared.bind}:
+            for node in {*(slot.node for slot in declared.bind), *declared.nodes}:
                 _remove(graph, node)
     for spec in graph.values():
         for name, value in spec["inputs"].items():

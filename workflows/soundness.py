@@ -18,7 +18,10 @@ _LEAVES_NOTHING: Final = frozenset({"PreviewImage", "SaveImageWebsocket"})
 
 def faults(workflow: Workflow) -> tuple[str, ...]:
     """Everything that `workflow.toml` says and that cannot be; empty when all of it can."""
-    checks = (_names, _required, _outputs, _slots, _sockets, _sizes, _params, _replacements)
+    checks = (
+        *(_names, _required, _outputs, _slots, _sockets, _sizes, _files, _params),
+        _replacements,
+    )
     return tuple(fault for check in checks for fault in check(workflow))
 
 
@@ -135,6 +138,18 @@ def _sizes(workflow: Workflow) -> Iterator[str]:
     for brought in workflow.variants:
         if brought not in {"prompt", *ROLES} and not re.fullmatch(r"\w{1,64}", brought):
             yield _at("variants", brought, "is neither a field of a job nor the name of an input")
+
+
+def _files(workflow: Workflow) -> Iterator[str]:
+    for name, declared in workflow.inputs.items():
+        for node in set(declared.nodes) - workflow.graph.keys():
+            yield _at(f"inputs.{name}", "nodes", _no_node(workflow, node))
+        if declared.nodes and declared.required is not False:
+            yield _at(f"inputs.{name}", "nodes", "is for an input with required = false")
+    for name in workflow.references:
+        if name not in workflow.inputs or workflow.inputs[name].kind != "image":
+            hint = nearest(name, workflow.inputs)
+            yield f"workflow.toml: references names {name!r}, which is no picture input{hint}"
 
 
 def _params(workflow: Workflow) -> Iterator[str]:

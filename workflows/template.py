@@ -108,9 +108,11 @@ class Input(_Part):
         size: of a picture or mask: as it comes, or brought to the size of the job (or of the input
             that `follows` names) by cutting (`cover`) or by filling up (`contain`).
         follows: the input whose size this one is brought to.
+        nodes: further ones that work on this file alone, and leave the graph with its loader.
     """
 
     bind: Slots
+    nodes: tuple[str, ...] = ()
     kind: InputKind
     required: bool | None = None
     size: Literal["as_is", "cover", "contain"] = "as_is"
@@ -193,6 +195,7 @@ class Workflow(_Part):
         kind: the task that runs it; audio and file only run as `task: "workflow"`.
         base_model: family of the LoRAs that fit; needed where there are LoRA sockets.
         required: roles that a job must give, and "characters".
+        references: inputs that take photos of a job's characters, in this order.
         files: names below the folder's `files/` that the graph reads, and where they lie.
     """
 
@@ -207,6 +210,7 @@ class Workflow(_Part):
     required: tuple[str, ...] = ()
     roles: Mapping[str, Slots] = {}
     inputs: Mapping[Name, Input] = {}
+    references: tuple[Name, ...] = ()
     limits: Mapping[str, Limits] = {}
     budgets: tuple[Budget, ...] = ()
     loras: Annotated[tuple[LoraChain, ...], BeforeValidator(_tuple)] = ()

@@ -1,6 +1,7 @@
 """RunPod's Hub files say what the settings and the contract say."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -77,8 +78,9 @@ def test_hub_tests_start_a_worker() -> None:
 
 
 def test_cuda_versions_are_those_of_the_images_torch() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text("utf-8")
-    assert "/whl/cu130" in dockerfile
+    # PyPI's torch of this version is the build for CUDA 13, as the packages it brings say.
+    lock = (ROOT / "builder" / "locks" / "torch.txt").read_text("utf-8")
+    assert re.search(r"^nvidia-cuda-runtime==13\.0\.", lock, re.MULTILINE)
     for file in (HUB, TESTS):
         assert file["config"]["allowedCudaVersions"] == ["13.0"]
 

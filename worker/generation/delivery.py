@@ -2,27 +2,34 @@
 
 RunPod delivers a job at least once: a worker that it took for lost may still run the same job. So
 every try writes below a key of its own, and what it takes back can be nobody else's.
+
+The manifest, all it takes to make the outputs again, goes up last.
 """
 
 import contextlib
+import hashlib
+import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from urllib.parse import urlsplit, urlunsplit
 
 from lora_registry.store import ObjectInfo, StoreError
 from lora_registry.tensorfile import sha256_of
 from worker.comfyui.client import OutputFile
+from worker.contract import Generation
 from worker.errors import ExecutionFailed
 from worker.generation.pictures import Finished
+from worker.generation.used_characters import ResolvedCharacter
 from worker.resources import JobContext, Resources
-from worker.results import OutputResult
+from worker.results import GenerationResult, OutputResult
 from worker.storage.upload import content_type_for
-from workflows.template import Output
+from workflows.template import OWN_FIELDS, Output, Value
 
 FinishOutput = Callable[[Path, Output], Sequence[Finished]]
 """Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
@@ -218,3 +225,67 @@ def send(
         check_cancelled=context.cancel.check,
         shared=shared,
     )
+
+
+MANIFEST_VERSION: Final = 1
+
+
+def manifest_of(
+    result: GenerationResult,
+    job: Generation,
+    *,
+    characters: Sequence[ResolvedCharacter],
+    values: Mapping[str, Value | None],
+    versions: Mapping[str, str],
+) -> bytes:
+    """The manifest as JSON: input, seed, workflow digest, LoRA sha256, versions, outputs, timings.
+
+    It has no URL of an object of ours, since those expire, no base64, since the input picture is
+    the caller's, and of a source's URL only where it leads: its query may hold a signature.
+    """
+    document = result.to_json()
+    del document["manifest"]
+    for output in document["outputs"]:
+        del output["url"]
+        output.pop("expires_at", None)
+    document |= {
+        "manifest_version": MANIFEST_VERSION,
+        "input": described_input(job),
+        "values": {name: value for name, value in values.items() if value is not None},
+        "loras": [
+            {
+                "character_id": character.character_id,
+                "version": character.version.version,
+                "sha256": character.version.sha256,
+                "key": character.version.key,
+                "strength": character.strength,
+            }
+            for character in characters
+            if character.version
+        ],
+        "references": [
+            {"character_id": character.character_id, "input": name, "key": photo.key}
+            for character in characters
+            for name, photo in character.references.items()
+        ],
+        "versions": dict(versions),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False).encode()
+
+
+def described_input(job: Generation) -> dict[str, Any]:
+    """The job's input as the manifest keeps it.
+
+    A base64 source is kept by its digest; of a URL, neither query nor user name are kept.
+    """
+    described = job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    own = [described[name] for name in OWN_FIELDS if name in described]
+    for source in (*own, *described.get("inputs", {}).values()):
+        if "base64" in source:
+            digest = hashlib.sha256(source.pop("base64").encode()).hexdigest()
+            source["base64_sha256"] = digest
+        if "url" in source:
+            parts = urlsplit(source["url"])
+            place = parts.netloc.rpartition("@")[2]
+            source["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
+    return {"task": job.model_dump()["task"], **described}

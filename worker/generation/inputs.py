@@ -14,7 +14,7 @@ from worker.contract_fields import Source
 from worker.generation.recordings import fetched
 from worker.resources import JobContext, Resources
 from workflows.binding import field_of
-from workflows.errors import InvalidParam, UnboundRole
+from workflows.errors import InvalidParam
 from workflows.template import Input, Workflow
 
 GenerationJob = ImageJob | VideoJob | WorkflowJob
@@ -47,7 +47,6 @@ def placed_inputs(
     """Have the job's files, and the workflow's own, in ComfyUI's input folder while inside.
 
     Raises:
-        UnboundRole: the job brings what the workflow does not take.
         SourceForbidden, SourceUnreachable, ImageRejected, InvalidInput: with the input's field.
         DiskFull: no room in the input folder.
     """
@@ -89,9 +88,6 @@ class _Inputs:
 
     def place_all(self) -> None:
         """Those first whose size others follow, or whose transparency is another's mask."""
-        for name in self._sources:
-            if name not in self._workflow.inputs:
-                raise UnboundRole(self._workflow.name, field_of(name), tuple(self._workflow.inputs))
         order = sorted(self._workflow.inputs, key=self._followed_by)
         for name in order:
             declared = self._workflow.inputs[name]

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from worker.contract import ImageJob, VideoJob, WorkflowJob
 from worker.errors import InvalidInput
-from worker.generation.choice import Choice, choose_workflow
 from worker.generation.clips import finish_clip
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import GenerationJob, PlacedInputs, placed_inputs
 from worker.generation.pictures import SUFFIXES, Finished, finish_picture
-from worker.generation.used_characters import check_places
+from worker.generation.used_characters import Choice, check_places, choose_workflow
 from worker.media import ImageFormat
 from worker.resources import JobContext, Resources
-from workflows.binding import LoraUse, Values, bind
+from workflows.binding import LoraUse, Values, bind, field_of
+from workflows.errors import UnboundRole
 from workflows.template import OWN_FIELDS, ROLES, Output, Value, Workflow
 
 PIXELS: Final = 1024 * 1024  # what SDXL was trained at
@@ -109,18 +109,22 @@ def _check_binding(
     for field, text in texts.items():
         if isinstance(text, str) and (field == "prompt" or _has_triggers(workflow, field)):
             check_places(text, field, job.used_characters)
+    for name in job.sources():
+        if name not in workflow.inputs:
+            raise UnboundRole(workflow.name, field_of(name), tuple(workflow.inputs))
     brought: dict[str, Value] = dict.fromkeys(job.sources(), "brought")
+    if job.used_characters:
+        brought |= dict.fromkeys(workflow.references, "brought")  # of the characters' photos
     for name, declared in workflow.inputs.items():
         if declared.kind == "mask" and declared.follows in brought:
             brought[name] = "brought"  # it may be in the picture's transparency
-    known = {name: value for name, value in brought.items() if name in workflow.inputs}
     loras = [LoraUse("later", 1.0) for _ in job.used_characters] if workflow.loras else []
     seed = None if job.seed is None else {"seed": job.seed}
     bind(
         workflow,
         Values(
             prefix="later",
-            roles={**values, **known, **(seed or {})},
+            roles={**values, **brought, **(seed or {})},
             params=job.params,
             loras=loras,
             output_format=output_format,

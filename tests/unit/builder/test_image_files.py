@@ -10,6 +10,9 @@ from builder.manifest import load
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
+SMOKE = (ROOT / ".github" / "smoke.sh").read_text("utf-8")
+LOCKS = sorted((ROOT / "builder" / "locks").glob("*.txt"))
 BAKE = (ROOT / "docker-bake.hcl").read_text("utf-8")
 ACTIONS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
@@ -45,8 +48,20 @@ def test_nothing_that_buildah_or_an_offline_buildkit_cannot_do() -> None:
     assert not re.search(r"COPY --from=\$", DOCKERFILE)
 
 
-def test_base_image_is_pinned_by_digest() -> None:
-    assert re.search(r"^ARG BASE_IMAGE=\S+@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
+def test_images_that_are_not_ours_are_pinned_by_digest() -> None:
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
+    used = set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE))
+    foreign = {name for name in used if name not in stages and "${" not in name}
+    foreign |= set(re.findall(r"^ +image: (?!runpod-)(\S+)", COMPOSE, re.MULTILINE))
+    foreign |= set(re.findall(r"^ +(\S+/\S+:\S+) server", SMOKE, re.MULTILINE))
+    assert len(foreign) == 2  # Debian and SeaweedFS
+    for name in foreign:
+        assert re.fullmatch(r"\S+:[\d.]+(-slim)?@sha256:[0-9a-f]{64}", name), name
+
+
+def test_the_default_base_is_the_pinned_one() -> None:
+    assert re.findall(r"^ARG BASE_IMAGE=(.+)$", DOCKERFILE, re.MULTILINE) == ["debian"]
+    assert stage("debian").startswith("FROM debian:12.")
 
 
 def test_tokens_are_secrets_never_arguments() -> None:
@@ -55,17 +70,44 @@ def test_tokens_are_secrets_never_arguments() -> None:
     assert "--mount=type=secret,id=hf_token" in DOCKERFILE
 
 
-def test_comfyui_comes_by_comfy_cli_and_from_one_stage() -> None:
-    assert "comfy --skip-prompt" in stage("comfyui")
-    assert DOCKERFILE.count("github.com") == stage("sd-scripts").count("github.com") == 1
+@pytest.mark.parametrize("name", ["comfyui", "sd-scripts"])
+def test_what_comes_from_git_comes_by_commit(name: str) -> None:
+    text = stage(name)
+    assert len(re.findall(r"^ARG \w+_COMMIT=[0-9a-f]{40}$", text, re.MULTILINE)) == 1
+    assert "checkout -q FETCH_HEAD" in text
+    assert DOCKERFILE.count("https://github.com/") == 2
 
 
-def test_constraints_are_exact() -> None:
-    for name in ("comfyui-constraints.txt", "sd-scripts-requirements.txt"):
-        lines = (ROOT / "builder" / name).read_text("utf-8").splitlines()
-        pinned = [line for line in lines if line and not line.startswith("#")]
-        assert pinned
-        assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pinned), name
+def test_every_install_of_the_image_is_by_hash() -> None:
+    installs = re.findall(r"pip install (?:[^&\n]|\\\n)+", DOCKERFILE)
+    assert len(installs) == 5
+    for install in installs:
+        assert "--no-deps --require-hashes" in " ".join(install.split()) or '"$@"' in install
+    assert "set -- --no-deps --require-hashes -r /build/torch.txt" in DOCKERFILE
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_a_lock_is_exact_with_hashes_and_follows_its_short_file(path: Path) -> None:
+    text = path.read_text("utf-8")
+    packages = re.findall(
+        r"^([a-z0-9.-]+)(\[\S+\])?==(\S+) \\\n +--hash=sha256:", text, re.MULTILINE
+    )
+    lines = [line for line in text.splitlines() if line and line[0] not in " #"]
+    assert len(packages) == len(lines) > 0
+    pinned = {name: version for name, _, version in packages}
+    short = re.findall(
+        r"^([\w.-]+)==(\S+)$", path.with_suffix(".in").read_text("utf-8"), re.MULTILINE
+    )
+    for name, version in short:
+        assert pinned[name.lower().replace("_", "-").replace(".", "-")] == version
+
+
+def test_no_environment_of_the_image_has_a_torch_of_its_own() -> None:
+    for name in ("comfyui", "sd-scripts"):
+        text = (ROOT / "builder" / "locks" / f"{name}.txt").read_text("utf-8")
+        assert not re.search(
+            r"^(torch|torchvision|torchaudio|triton|nvidia-[\w-]+)==", text, re.MULTILINE
+        )
 
 
 def test_every_target_of_the_manifest_can_be_baked() -> None:

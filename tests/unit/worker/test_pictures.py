@@ -182,3 +182,12 @@ def test_metadata_bombs_say_nothing_on_our_streams(capfd: pytest.CaptureFixture[
     text.add_text("Comment", "x" * 100_000, zip=True)
     PICTURES.decode(file_of(photo(), "PNG", pnginfo=text), field="image")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_fractions_of_white_are_not_black(white: float) -> None:
+    """TIFFs of scanners and renderers hold 0 to 1, or 0 to 255."""
+    body = io.BytesIO()
+    Image.fromarray(np.full((60, 80), white / 2, np.float32)).save(body, "TIFF")
+    image = PICTURES.decode(body.getvalue(), field="image").image
+    assert abs(np.asarray(image).mean() - 127) < 1.5

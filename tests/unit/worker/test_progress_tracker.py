@@ -1,7 +1,7 @@
 from typing import Any
 
 from worker.comfyui.client import Step
-from worker.progress import Progress, ProgressTracker
+from worker.resources import Progress, ProgressTracker
 
 
 class Recorded(Progress):

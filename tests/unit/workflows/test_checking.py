@@ -9,7 +9,8 @@ from workflows.binding import LoraUse, Values, bind
 from workflows.checking import check, check_graph, class_types, unchecked
 from workflows.library import load, load_library
 from workflows.nodespecs import declared, fits
-from workflows.template import Workflow
+from workflows.soundness import faults
+from workflows.template import Value, Workflow
 
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARY = load_library(ROOT / "workflows")
@@ -242,12 +243,19 @@ def test_a_file_that_nobody_brings_is_found_with_the_remedy(specs: dict[str, Any
     assert "put it into the workflow's files/, or let jobs bring it by [inputs.NAME]" in told
 
 
-def test_a_video_model_of_another_family_plugs_in_without_code() -> None:
-    """The documented drop-in, against the node specs of ComfyUI 0.33.0 (`/object_info`)."""
-    specs = json.loads((Path(__file__).parent / "wan22_node_specs.json").read_text())
-    workflow = load(ROOT / "docs" / "drop-ins" / "wan22_ti2v")
-    assert class_types(workflow) == set(specs)
-    assert check(workflow, specs) == ()
+DROP_INS = ROOT / "docs" / "drop-ins"
+# Of ComfyUI 0.33.0's `/object_info`; tests/conformance/test_drop_ins.py writes and checks it.
+DROP_IN_SPECS: dict[str, Any] = json.loads(
+    (Path(__file__).parent / "drop_in_node_specs.json").read_text()
+)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DROP_INS.iterdir()))
+def test_a_model_of_another_family_plugs_in_without_code(name: str) -> None:
+    assert check(load(DROP_INS / name), DROP_IN_SPECS) == ()
+
+
+def test_a_clip_of_another_family_carries_its_character() -> None:
     values = Values(
         prefix="run/video",
         roles={"image": "start.png", "prompt": "she turns", "frames": 49, "fps": 24.0},
@@ -255,7 +263,55 @@ def test_a_video_model_of_another_family_plugs_in_without_code() -> None:
         loras=(LoraUse("mira.safetensors", 0.8),),
         output_format="mp4",
     )
-    graph = bind(workflow, values).graph
+    graph = bind(load(DROP_INS / "wan22_ti2v"), values).graph
     assert graph["4"]["inputs"]["model"] == ["lora_1", 0]
     assert graph["lora_1"]["class_type"] == "LoraLoaderModelOnly"
     assert graph["8"]["inputs"]["length"] == 49
+
+
+def test_both_models_of_a_clip_carry_its_characters() -> None:
+    roles: dict[str, Value | None] = {"image": "start.png", "prompt": "she turns"}
+    loras = (LoraUse("mira.safetensors", 0.8), LoraUse("ben.safetensors", 0.5))
+    values = Values("run/video", roles, loras=loras, output_format="mp4")
+    graph = bind(load(DROP_INS / "wan22_i2v_14b"), values).graph
+    for sampling, loader in (("5", "1"), ("6", "2")):
+        chain, node = [], graph[sampling]["inputs"]["model"][0]
+        while node != loader:
+            chain.append(graph[node]["inputs"]["lora_name"])
+            node = graph[node]["inputs"]["model"][0]
+        assert chain == ["ben.safetensors", "mira.safetensors"]
+
+
+@pytest.mark.parametrize("given", range(5))
+def test_references_that_are_not_given_leave_nothing_behind(given: int) -> None:
+    workflow = load(DROP_INS / "flux2_klein_4b")
+    roles: dict[str, Value | None] = {"prompt": "she reads"}
+    roles |= dict.fromkeys(workflow.references[:given], "photo.png")
+    graph = bind(workflow, Values("run/image", roles)).graph
+    kinds = [node["class_type"] for node in graph.values()]
+    assert (kinds.count("LoadImage"), kinds.count("VAEEncode")) == (given, given)
+    encoded = [node for node in graph.values() if "latent" in node["inputs"]]
+    assert len(encoded) == given
+    assert all(
+        link[0] in graph
+        for node in graph.values()
+        for link in node["inputs"].values()
+        if isinstance(link, list)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"references": ["photo_9"]}, "references names 'photo_9', which is no picture input"),
+        ({"references": ["prompt"]}, "references names 'prompt', which is no picture input"),
+        ({"nodes": ["99"]}, "[inputs.reference_1]: nodes: "),
+        ({"required": True}, "[inputs.reference_1]: nodes: is for an input with required = false"),
+    ],
+)
+def test_references_that_cannot_be_are_found(changes: dict[str, Any], words: str) -> None:
+    told = load(DROP_INS / "flux2_klein_4b").model_dump()
+    for key in changes.keys() & {"nodes", "required"}:
+        told["inputs"]["reference_1"][key] = changes[key]
+    told |= {key: value for key, value in changes.items() if key == "references"}
+    assert words in "; ".join(faults(Workflow.model_validate(told)))

@@ -11,15 +11,15 @@ from worker.comfyui.events import (
     Executing,
     Failed,
     Interrupted,
+    OutputFile,
     Started,
     Stepped,
     Succeeded,
     parse_history,
     parse_message,
+    parse_outputs,
 )
-from worker.comfyui.failures import failure
-from worker.comfyui.outputs import OutputFile, parse_outputs
-from worker.comfyui.wording import plain
+from worker.comfyui.failures import failure, plain
 from worker.errors import DiskFull, ExecutionFailed, OutOfMemory, WorkerError
 
 ID = "b9a736da-30f3-4a36-a00b-71fe38f72aa0"

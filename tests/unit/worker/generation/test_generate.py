@@ -1,9 +1,9 @@
 import pytest
 
 from worker.contract import ImageJob, parse_job
+from worker.generation.delivery import described_input
 from worker.generation.generate import MAX_DRAWN_SEED, drawn_seed
 from worker.generation.jobs import fitted
-from worker.generation.manifest import described_input
 
 
 def image_job(**fields: object) -> ImageJob:
