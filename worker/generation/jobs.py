@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +41,10 @@ def run(job: GenerationJob, resources: Resources, context: JobContext) -> dict[s
     values = _values(job, workflow)
     output_format = _output_format(job, workflow)
     _check_binding(job, workflow, values, output_format)
-    with placed_inputs(job, workflow, resources, context) as inputs:
+    brings = bool(sources or workflow.files)
+    with (
+        placed_inputs(job, workflow, resources, context) if brings else nullcontext(PlacedInputs())
+    ) as inputs:
         request = GenerationRequest(
             task=job.task,
             job=job,
