@@ -4,6 +4,7 @@
     characters/{id}/versions/{version}.json           one per LoRA, immutable
     characters/{id}/loras/{sha256}.safetensors        weights, immutable, addressed by content
     characters/{id}/training/{version}/…              what a training leaves beside its weights
+    characters/{id}/references/{sha256}.jpg           photos of it, immutable, addressed by content
     characters/{id}/training/{version}/identity.json  the face of its photos, as numbers
     registry/conditions.json                          which write conditions the store enforces
     registry/newest/{inverted time}-{id}              empty markers: characters by creation time
@@ -82,6 +83,16 @@ def weights_prefix(character_id: str) -> str:
 def weights_key(character_id: str, sha256: str) -> str:
     """A weight file, named by its content."""
     return f"{weights_prefix(character_id)}{sha256}.safetensors"
+
+
+def references_prefix(character_id: str) -> str:
+    """Where a character's reference photos are."""
+    return f"{folder(character_id)}references/"
+
+
+def reference_key(character_id: str, sha256: str) -> str:
+    """A reference photo, a JPEG named by its content."""
+    return f"{references_prefix(character_id)}{sha256}.jpg"
 
 
 def training_prefix(character_id: str, version: str) -> str:

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from lora_registry import fields
+from lora_registry.references import MAX_REFERENCES
 from worker.errors import InvalidInput
 from worker.refusals import refusal
 
@@ -222,7 +223,7 @@ class TrainJob(Request):
     )
     archive: Source | None = None
     trigger: ShortText | None = None
-    class_noun: ShortText = "person"
+    class_noun: ShortText | None = None
     steps: Annotated[int, Field(ge=1, le=20_000)] | None = None
     rank: Annotated[int, Field(ge=1, le=128)] | None = None
     alpha: Annotated[float, Field(gt=0, le=256, allow_inf_nan=False)] | None = None
@@ -232,6 +233,9 @@ class TrainJob(Request):
     seed: Seed | None = None
     trainer: Literal["kohya", "comfyui"] = "kohya"
     activate: bool = True
+    instant: Annotated[
+        bool, Field(description="register up to 5 of the photos as references before the training")
+    ] = False
     crop: Literal["auto", "off"] = Field(
         "auto", description="auto: a photo with other people in it is cropped to the subject"
     )
@@ -249,13 +253,18 @@ class CharactersJob(Request):
     """Reading and changing the registry."""
 
     task: Literal["characters"]
-    action: Literal["list", "get", "register", "activate", "rollback", "delete", "restore"]
+    action: Literal[
+        "list", "get", "create", "register", "activate", "rollback", "delete", "restore"
+    ]
     character_id: CharacterId | None = None
     version: VersionId | None = None
     source: Source | None = None
+    references: Annotated[list[Source], Field(min_length=1, max_length=MAX_REFERENCES)] | None = (
+        Field(None, description="photos of the character, the best first")
+    )
     name: ShortText | None = None
     trigger: ShortText | None = None
-    class_noun: ShortText = "person"
+    class_noun: ShortText | None = None
     strength: Strength | None = None
     base_model: WorkflowName | None = None
     activate: bool = True
@@ -268,6 +277,8 @@ class CharactersJob(Request):
     def _what_the_action_needs(self) -> Self:
         if self.action != "list" and self.character_id is None:
             raise ValueError(f"character_id is needed to {self.action}")
+        if self.action == "create" and self.references is None:
+            raise ValueError("references (1 to 5 photos) are needed to create")
         if self.action == "register" and self.source is None:
             raise ValueError("source (a .safetensors file) is needed to register")
         if self.action == "activate" and self.version is None:

@@ -44,12 +44,16 @@ class OutputResult(StoredOutput):
 
 
 class CharacterResult(Result):
-    """A character as it was used: the version is what a later job pins."""
+    """A character as it was used: the version is what a later job pins.
+
+    Without a version its reference photos alone were used; `references` says how many were.
+    """
 
     character_id: str
-    version: str
-    strength: float
+    version: str | None = None
+    strength: float | None = None
     trigger: str
+    references: int | None = None
 
 
 class WorkflowResult(Result):
@@ -236,6 +240,8 @@ class PreviewsResult(Result):
 class TrainedCharacterResult(CharacterResult):
     """The version that the training made, and whether it is the active one now."""
 
+    version: str
+    strength: float
     name: str
     active: bool
 

@@ -16,6 +16,7 @@ from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
 from worker.cancel import Deadline
 from worker.contract import TrainJob
+from worker.instant import create_from_dataset
 from worker.loras import examine
 from worker.resources import JobContext, Resources
 from worker.results import DatasetResult, TrainResult
@@ -67,6 +68,9 @@ def run(job: TrainJob, resources: Resources, context: JobContext) -> TrainResult
             record = folder.load(_RECORD, TrainingRecord)
             if record is None:
                 dataset, described = prepare(work)
+                if job.instant:
+                    words = (work.trigger, work.class_noun)
+                    create_from_dataset(job, dataset, words, resources, context)
                 spec = plan(work, dataset)
                 weights = train(work, spec, dataset)
                 record = verify(work, spec, described, weights)
@@ -96,7 +100,7 @@ def begin(
     return TrainingWork(
         job=job,
         trigger=job.trigger or known,
-        class_noun=job.class_noun,
+        class_noun=job.class_noun or (character.class_noun if character else "person"),
         gpu_memory=gpu_memory(stats),
         trainer=_trainer(job, resources, version),
         deadline=deadline,

@@ -39,8 +39,9 @@ def test_every_toml_in_the_docs_parses(block: str) -> None:
 def test_every_model_that_a_workflow_names_is_in_the_manifest() -> None:
     manifest = tomllib.loads((ROOT / "builder" / "models.toml").read_text())
     known = {model["name"] for model in manifest["model"]}
-    for workflow in load_library(ROOT / "workflows").values():
-        assert set(workflow.models) <= known, workflow.name
+    for folder in (ROOT / "workflows", ROOT / "docs" / "drop-ins"):
+        for workflow in load_library(folder).values():
+            assert set(workflow.models) <= known, workflow.name
 
 
 def test_every_file_that_the_map_names_exists() -> None:

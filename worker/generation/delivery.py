@@ -254,13 +254,19 @@ def manifest_of(
         "values": {name: value for name, value in values.items() if value is not None},
         "loras": [
             {
-                "character_id": character.version.character_id,
+                "character_id": character.character_id,
                 "version": character.version.version,
                 "sha256": character.version.sha256,
                 "key": character.version.key,
                 "strength": character.strength,
             }
             for character in characters
+            if character.version
+        ],
+        "references": [
+            {"character_id": character.character_id, "input": name, "key": photo.key}
+            for character in characters
+            for name, photo in character.references.items()
         ],
         "versions": dict(versions),
     }

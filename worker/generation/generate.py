@@ -23,6 +23,7 @@ from worker.generation.used_characters import (
     ResolvedCharacter,
     leased_loras,
     place_triggers,
+    placed_references,
     resolve_characters,
 )
 from worker.resources import QUEUED, UPLOADING, JobContext, ProgressTracker, Resources
@@ -58,6 +59,11 @@ class GenerationRequest:
     output_format: str | None = None
     lower: tuple[str, ...] = ()
 
+    @property
+    def brought(self) -> frozenset[str]:
+        """The roles and inputs that the job fills itself."""
+        return frozenset(name for name, value in self.values.items() if value is not None)
+
 
 def generate(
     request: GenerationRequest, resources: Resources, context: JobContext
@@ -75,7 +81,9 @@ def generate(
     job, workflow = request.job, request.workflow
     resources.availability.require(workflow)
     with context.timings.phase("registry"):
-        characters = resolve_characters(job.used_characters, workflow, resources, request.records)
+        characters = resolve_characters(
+            job.used_characters, workflow, resources, request.records, request.brought
+        )
     context.progress.report("characters", 2)
     prompt = request.prompt and place_triggers(request.prompt, [c.trigger for c in characters])
     draws = job.seed is None and "seed" in workflow.roles  # none where nothing would take it
@@ -85,14 +93,17 @@ def generate(
 
     failure: WorkerError | None = None
     tries_left = TRIES
-    with leased_loras(characters, resources, context) as loras:
+    with (
+        leased_loras(characters, resources, context) as loras,
+        placed_references(characters, resources, context) as photos,
+    ):
         while True:
             tries_left -= 1
             try:
                 if isinstance(failure, OutOfMemory):
                     resources.comfyui.free()
                 with Delivery(resources, context, folder, request.finish) as delivery:
-                    bound = _bind(request, values, loras, delivery, failure)
+                    bound = _bind(request, {**values, **photos}, loras, delivery, failure)
                     seconds = _run(request, bound, delivery, resources, context)
                     warnings = _unapplied(seconds, request, characters, loras, resources)
                     with context.timings.phase("upload"):
@@ -122,7 +133,7 @@ def drawn_seed(job_id: str, limits: Limits | None = None) -> int:
 
 def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
     """`characters/{id}/outputs/{yyyy}/{mm}/{dd}/{job_id}`, or `base/…` without a character."""
-    owner = f"characters/{characters[0].version.character_id}" if characters else "base"
+    owner = f"characters/{characters[0].character_id}" if characters else "base"
     day = datetime.datetime.fromtimestamp(context.started_at, datetime.UTC)
     return f"{owner}/outputs/{day:%Y/%m/%d}/{context.job_id}"
 
@@ -191,9 +202,10 @@ def _unapplied(
     if not (said.keys or said.weights):
         return []
     folder, alone = resources.settings.loras_folder, len(loras) == 1
+    trained = [character.character_id for character in characters if character.version]
     used = [
-        applied(character.version.character_id, folder / lora.name, said, alone=alone)
-        for character, lora in zip(characters, loras, strict=True)
+        applied(character_id, folder / lora.name, said, alone=alone)
+        for character_id, lora in zip(trained, loras, strict=True)
     ]
     return warnings_of(used, request.workflow.name)
 

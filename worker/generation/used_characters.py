@@ -1,20 +1,24 @@
-"""The characters of a job: looked up, their triggers placed, their LoRAs fetched and held.
+"""The characters of a job: looked up, their triggers placed, LoRAs and photos fetched and held.
 
 They also decide which workflow runs where the job names none: their base model's default.
 """
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from lora_registry.character import CharacterRecord, UsableVersion, migrated
+from lora_registry.character import CharacterRecord, Reference, UsableVersion, migrated
+from lora_registry.errors import ReferenceMissing
+from lora_registry.store import ObjectMissing
 from worker.contract import CharacterUse
 from worker.errors import InvalidInput
+from worker.generation.references import shared, shown_in
 from worker.resources import JobContext, Resources
 from worker.results import CharacterResult
 from workflows.binding import LoraUse
@@ -33,23 +37,34 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedCharacter:
-    """One character of a job: the version that is used, and how strongly."""
+    """One character of a job: the version that is used and how strongly, the photos that are.
 
-    version: UsableVersion
+    Attributes:
+        version: None where the workflow takes its photos alone.
+        strength: of the version's LoRA.
+        references: input of the workflow -> the photo that goes there.
+        word: what calls it in the prompt: the trigger of its LoRA, else where its photos are.
+    """
+
+    character_id: str
+    version: UsableVersion | None
     strength: float
+    references: Mapping[str, Reference]
+    word: str
 
     @property
     def trigger(self) -> Trigger:
-        """Its trigger, for the prompt."""
-        return Trigger(self.version.character_id, self.version.trigger)
+        """Its word, for the prompt."""
+        return Trigger(self.character_id, self.word)
 
     def result(self) -> CharacterResult:
         """What the job's result says of it."""
         return CharacterResult(
-            character_id=self.version.character_id,
-            version=self.version.version,
-            strength=self.strength,
-            trigger=self.version.trigger,
+            character_id=self.character_id,
+            version=self.version.version if self.version else None,
+            strength=self.strength if self.version else None,
+            trigger=self.word,
+            references=len(self.references) or None,
         )
 
 
@@ -58,35 +73,83 @@ def resolve_characters(
     workflow: Workflow,
     resources: Resources,
     records: Mapping[str, CharacterRecord],
+    brought: Collection[str] = (),
 ) -> tuple[ResolvedCharacter, ...]:
     """Look every character up, all at once: one conditional GET each that is not in `records`.
 
-    Where a character has versions for several base models, the workflow's is meant.
+    Where a character has versions for several base models, the workflow's is meant; where it has
+    none for it, its reference photos alone are used, if the workflow takes such.
+
+    Args:
+        uses: the characters that the job names.
+        workflow: the one that runs.
+        resources: the worker's.
+        records: of the characters that were read already.
+        brought: inputs that the job fills itself; no reference goes there.
 
     Raises:
         CharacterNotFound, VersionNotFound, StoreError: as the registry says.
-        InvalidInput: a LoRA for another base model than the workflow's.
+        InvalidInput: a LoRA for another base model than the workflow's, or more characters by
+            photo than it takes photos.
     """
     if not uses:
         return ()
-    if not workflow.loras:
+    if not (workflow.loras or workflow.references):
         raise InvalidInput(f"workflow: {workflow.name!r} takes no characters.", field="workflow")
 
-    def resolve(use: CharacterUse) -> ResolvedCharacter:
+    def resolve(use: CharacterUse) -> tuple[CharacterRecord, UsableVersion | None]:
         record = records.get(use.character_id) or resources.registry.get(use.character_id)
-        version = resources.registry.chosen(record, use.version, base_model=workflow.base_model)
-        if version.base_model != workflow.base_model:
-            raise InvalidInput(
-                f"character_id: {use.character_id!r} was trained on {version.base_model}, workflow "
-                f"{workflow.name!r} runs on {workflow.base_model}; choose another workflow.",
-                field="character_id",
-                details={"character": version.base_model, "workflow": workflow.base_model},
-            )
-        return ResolvedCharacter(
-            version, version.strength if use.strength is None else use.strength
-        )
+        return record, _version(use, record, workflow, resources)
 
-    return tuple(resources.pool.map(resolve, uses))
+    found = list(resources.pool.map(resolve, uses))
+    inputs = [name for name in workflow.references if name not in brought]
+    placed = shared([record for record, _ in found], inputs) if inputs else {}
+    resolved = []
+    for use, (record, version) in zip(uses, found, strict=True):
+        photos = placed.get(record.character_id, {})
+        if version is None and not photos:
+            raise InvalidInput(
+                f"character_id: workflow {workflow.name!r} takes {len(inputs)} reference photos, "
+                f"and there is none left for {record.character_id!r}; name fewer characters.",
+                field="character_id",
+                details={"references": len(inputs), "characters": len(uses)},
+            )
+        strength = version.strength if version else 0.0
+        resolved.append(
+            ResolvedCharacter(
+                record.character_id,
+                version,
+                strength if use.strength is None else use.strength,
+                photos,
+                version.trigger if version else shown_in(record.class_noun, photos, workflow),
+            )
+        )
+    return tuple(resolved)
+
+
+def _version(
+    use: CharacterUse, record: CharacterRecord, workflow: Workflow, resources: Resources
+) -> UsableVersion | None:
+    """The LoRA that the workflow takes of a character; None: it takes its photos alone."""
+    photos = bool(workflow.references and record.references)
+    fits = workflow.loras and workflow.base_model in migrated(record).families
+    if photos and use.version is None and not fits:
+        return None
+    if not workflow.loras:
+        raise InvalidInput(
+            f"character_id: workflow {workflow.name!r} takes reference photos and no LoRA; "
+            f"create {use.character_id!r} from its photos, or choose another workflow.",
+            field="character_id",
+        )
+    version = resources.registry.chosen(record, use.version, base_model=workflow.base_model)
+    if version.base_model != workflow.base_model:
+        raise InvalidInput(
+            f"character_id: {use.character_id!r} was trained on {version.base_model}, workflow "
+            f"{workflow.name!r} runs on {workflow.base_model}; choose another workflow.",
+            field="character_id",
+            details={"character": version.base_model, "workflow": workflow.base_model},
+        )
+    return version
 
 
 @contextlib.contextmanager
@@ -98,20 +161,60 @@ def leased_loras(
     Raises:
         LoraCorrupt, VersionNotFound, StoreError, Cancelled: as the cache says.
     """
+    trained = [(each.version, each.strength) for each in characters if each.version]
     with ExitStack() as leases:
 
-        def lease(character: ResolvedCharacter) -> Path:
-            held = resources.loras.lease(character.version, check_cancelled=context.cancel.check)
+        def lease(version: UsableVersion) -> Path:
+            held = resources.loras.lease(version, check_cancelled=context.cancel.check)
             return leases.enter_context(held)
 
         with context.timings.phase("loras"):
-            futures = [resources.pool.submit(lease, character) for character in characters]
+            futures = [resources.pool.submit(lease, version) for version, _ in trained]
             wait(futures)  # all of them: a failed one must not leave another's lease behind
             paths = [future.result() for future in futures]
         yield tuple(
-            LoraUse(path.name, character.strength)
-            for path, character in zip(paths, characters, strict=True)
+            LoraUse(path.name, strength) for path, (_, strength) in zip(paths, trained, strict=True)
         )
+
+
+@contextlib.contextmanager
+def placed_references(
+    characters: Sequence[ResolvedCharacter], resources: Resources, context: JobContext
+) -> Iterator[dict[str, str]]:
+    """Have every photo in ComfyUI's input folder while inside: input of the workflow -> file.
+
+    Raises:
+        ReferenceMissing: a photo is not in the bucket.
+        StoreError, Cancelled, DiskFull.
+    """
+    wanted = [
+        (name, character.character_id, photo)
+        for character in characters
+        for name, photo in character.references.items()
+    ]
+    if not wanted:
+        yield {}
+        return
+
+    def fetch(item: tuple[str, str, Reference]) -> bytes:
+        _, character_id, photo = item
+        context.cancel.check()
+        try:
+            return resources.store.get(photo.key).body
+        except ObjectMissing as error:
+            raise ReferenceMissing(character_id) from error
+
+    placed: dict[str, str] = {}
+    try:
+        with context.timings.phase("media"):
+            bodies = list(resources.pool.map(fetch, wanted))
+            run = uuid.uuid4().hex[:12]
+            for (name, _, _), body in zip(wanted, bodies, strict=True):
+                placed[name] = resources.comfyui.place_input(body, f"{run}-{name}.jpg")
+        yield placed
+    finally:
+        for file in placed.values():
+            resources.comfyui.remove_input(file)
 
 
 def place_triggers(prompt: str, triggers: Sequence[Trigger]) -> str:
@@ -171,7 +274,8 @@ def choose_workflow(
 ) -> Choice:
     """The workflow that a job names, or the default of a base model that all its characters have.
 
-    The base model of the first character's latest version comes first. One conditional GET for each
+    The base model of the first character's latest version comes first. Characters of whom there are
+    photos and no common base model get a workflow that takes photos. One conditional GET for each
     character, and none where the job names its workflow.
 
     Raises:
@@ -187,6 +291,12 @@ def choose_workflow(
     common = [name for name in known[0] if all(name in others for others in known[1:])]
     for base_model in common:
         workflow = default_workflow(kind, base_model, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    if all(record.references for record in records.values()) and not any(
+        use.version for use in uses
+    ):
+        workflow = reference_workflow(kind, resources)
         if workflow is not None:
             return Choice(workflow, records)
     told = " and ".join(
@@ -212,6 +322,14 @@ def default_workflow(kind: Kind, base_model: str, resources: Resources) -> str |
         if workflow.kind == kind and workflow.base_model == base_model and workflow.loras
     )
     return min(fitting, default=None)
+
+
+def reference_workflow(kind: Kind, resources: Resources) -> str | None:
+    """The first workflow that takes reference photos, one that can run before others; or None."""
+    lacking = resources.availability.lacking()
+    names = (flow.name for flow in resources.workflows.values() if flow.kind == kind)
+    taking = [name for name in names if resources.workflows[name].references]
+    return min(taking, key=lambda name: (name in lacking, name), default=None)
 
 
 def _base_models(record: CharacterRecord, use: CharacterUse, resources: Resources) -> list[str]:
