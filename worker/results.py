@@ -108,9 +108,9 @@ class SelectionResult(Result):
 
 
 class GenerationResult(Result):
-    """The result of image and video jobs."""
+    """The result of image, video and workflow jobs."""
 
-    task: Literal["image", "video"]
+    task: Literal["image", "video", "workflow"]
     job_id: str
     outputs: list[OutputResult]
     seed: int | None = None

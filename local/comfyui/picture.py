@@ -88,6 +88,9 @@ def _frame(latent: Latent, index: int) -> Image.Image:
         image = ImageOps.fit(origin, (round(size[0] * zoom), round(size[1] * zoom))).crop(
             (0, 0, *size)
         )
+        # A plain picture looks the same at any zoom, and an animated webp merges equal frames.
+        done = size[0] * (index + 1) / latent.count
+        ImageDraw.Draw(image).rectangle((0, size[1] - 3, done, size[1]), "white")
     else:
         chance = np.random.default_rng(_entropy(latent.request, index))
         blotches = chance.integers(48, 208, (_BLOTCHES, _BLOTCHES, 3), dtype=np.uint8)

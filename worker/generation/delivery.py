@@ -7,6 +7,7 @@ The manifest, all it takes to make the outputs again, goes up last.
 """
 
 import contextlib
+import datetime
 import hashlib
 import json
 import uuid
@@ -29,7 +30,7 @@ from worker.generation.used_characters import ResolvedCharacter
 from worker.resources import JobContext, Resources
 from worker.results import GenerationResult, OutputResult
 from worker.storage.upload import content_type_for
-from workflows.template import Output, Value
+from workflows.template import OWN_FIELDS, Output, Value
 
 FinishOutput = Callable[[Path, Output], Sequence[Finished]]
 """Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
@@ -194,6 +195,13 @@ class Delivery:
         return describe(self._resources, finished.path, key, kind=kind, **finished.facts, **facts)
 
 
+def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
+    """`characters/{id}/outputs/{yyyy}/{mm}/{dd}/{job_id}`, or `base/…` without a character."""
+    owner = f"characters/{characters[0].character_id}" if characters else "base"
+    day = datetime.datetime.fromtimestamp(context.started_at, datetime.UTC)
+    return f"{owner}/outputs/{day:%Y/%m/%d}/{context.job_id}"
+
+
 def upload_file(
     resources: Resources, context: JobContext, path: Path, key: str, **facts: Any
 ) -> OutputResult:
@@ -293,12 +301,13 @@ def described_input(job: Generation) -> dict[str, Any]:
     A base64 source is kept by its digest; of a URL, neither query nor user name are kept.
     """
     described = job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    for value in described.values():
-        if isinstance(value, dict) and "base64" in value:
-            digest = hashlib.sha256(value.pop("base64").encode()).hexdigest()
-            value["base64_sha256"] = digest
-        if isinstance(value, dict) and "url" in value:
-            parts = urlsplit(value["url"])
+    own = [described[name] for name in OWN_FIELDS if name in described]
+    for source in (*own, *described.get("inputs", {}).values()):
+        if "base64" in source:
+            digest = hashlib.sha256(source.pop("base64").encode()).hexdigest()
+            source["base64_sha256"] = digest
+        if "url" in source:
+            parts = urlsplit(source["url"])
             place = parts.netloc.rpartition("@")[2]
-            value["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
+            source["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
     return {"task": job.model_dump()["task"], **described}

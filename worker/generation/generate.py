@@ -1,6 +1,5 @@
 """What image and video jobs have in common: from a request to delivered outputs and a manifest."""
 
-import datetime
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +19,14 @@ from worker.errors import (
     TimedOut,
     WorkerError,
 )
-from worker.generation.delivery import Delivery, FinishOutput, manifest_of
+from worker.generation.delivery import Delivery, FinishOutput, manifest_of, output_folder
 from worker.generation.likeness import Contest, Judge, Wish, judge_of, seeds
 from worker.generation.pictures import Finished
 from worker.generation.uptake import applied, warnings_of
 from worker.generation.used_characters import (
     ResolvedCharacter,
+    Trigger,
+    fill_triggers,
     leased_loras,
     place_triggers,
     placed_references,
@@ -51,12 +52,13 @@ class GenerationRequest:
         values: what the workflow's roles get; None leaves what its graph says. Prompt and seed
             are added by `generate`.
         records: of the characters, where they were read already.
+        files: file of the workflow's own -> its name where ComfyUI reads inputs.
         finish: checks a produced file, and says what of it is uploaded.
         lower: the fields that a person lowers when the GPU's memory does not suffice.
         likeness: what the job asks of it; None measures nothing.
     """
 
-    task: Literal["image", "video"]
+    task: Literal["image", "video", "workflow"]
     job: Generation
     workflow: Workflow
     values: Mapping[str, Value | None]
@@ -64,6 +66,7 @@ class GenerationRequest:
     records: Mapping[str, CharacterRecord] = field(default_factory=dict)
     prompt: str | None = None
     output_format: str | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
     lower: tuple[str, ...] = ()
     likeness: Wish | None = None
 
@@ -94,9 +97,9 @@ def generate(
         )
     context.progress.report("characters", 2)
     prompt = request.prompt and place_triggers(request.prompt, [c.trigger for c in characters])
-    draws = job.seed is None and "seed" in workflow.roles  # none where nothing would take it
-    seed = drawn_seed(context.job_id, workflow.limits.get("seed")) if draws else job.seed
+    seed = _seed(job, workflow, context)
     values = {**request.values, "prompt": prompt, "seed": seed}
+    params = _with_triggers(job.params, workflow, [c.trigger for c in characters])
     folder = output_folder(characters, context)
     judge = judge_of(characters, resources, context) if request.likeness else None
 
@@ -112,7 +115,12 @@ def generate(
             try:
                 if short_of_memory:
                     resources.comfyui.free()
-                one = _Try(request, characters, loras, judge, short_of_memory, resources, context)
+                one = _Try(
+                    *(request, characters, loras, params, judge),
+                    low_memory=short_of_memory,
+                    resources=resources,
+                    context=context,
+                )
                 return one.make(folder, values, photos)
             except (EngineCrashed, EngineUnavailable, OutOfMemory, OutputDamaged) as error:
                 log.warning("try failed", extra={"tries_left": tries_left, "code": error.code})
@@ -134,11 +142,23 @@ def drawn_seed(job_id: str, limits: Limits | None = None) -> int:
     return low + drawn % (high - low + 1)
 
 
-def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
-    """`characters/{id}/outputs/{yyyy}/{mm}/{dd}/{job_id}`, or `base/…` without a character."""
-    owner = f"characters/{characters[0].character_id}" if characters else "base"
-    day = datetime.datetime.fromtimestamp(context.started_at, datetime.UTC)
-    return f"{owner}/outputs/{day:%Y/%m/%d}/{context.job_id}"
+def _seed(job: Generation, workflow: Workflow, context: JobContext) -> int | None:
+    """The job's, or a drawn one; none where the workflow would not take it."""
+    if job.seed is not None or "seed" not in workflow.roles:
+        return job.seed
+    return drawn_seed(context.job_id, workflow.limits.get("seed"))
+
+
+def _with_triggers(
+    given: Mapping[str, Value], workflow: Workflow, triggers: Sequence[Trigger]
+) -> dict[str, Value]:
+    """The params, with the characters' words where a text of them marks their places."""
+    marked = {name: param for name, param in workflow.params.items() if param.triggers}
+    texts = {name: given.get(name, workflow.param_default(name)) for name in marked}
+    filled = {
+        name: fill_triggers(text, triggers) for name, text in texts.items() if isinstance(text, str)
+    }
+    return {**given, **filled}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +168,7 @@ class _Try:
     request: GenerationRequest
     characters: Sequence[ResolvedCharacter]
     loras: tuple[LoraUse, ...]
+    params: Mapping[str, Value]
     judge: Judge | None
     low_memory: bool
     resources: Resources
@@ -210,7 +231,8 @@ class _Try:
     def _finish_measured(self, path: Path, output: Output) -> Sequence[Finished]:
         """What the job does with a file, with its likeness among the facts if it is a picture."""
         first, *others = self.request.finish(path, output)
-        if self.judge is not None and output.kind == "image":
+        kind = output.kind or self.request.workflow.kind
+        if self.judge is not None and kind == "image":
             first = replace(first, facts={**first.facts, "likeness": self.judge.score(path)})
         return [first, *others]
 
@@ -221,9 +243,10 @@ class _Try:
             Values(
                 prefix=f"{delivery.run_id}/{self.request.task}",
                 roles=values,
-                params=self.request.job.params,
+                params=self.params,
                 loras=self.loras,
                 output_format=self.request.output_format,
+                files=self.request.files,
                 low_memory=self.low_memory,
             ),
         )

@@ -131,7 +131,9 @@ class Candidate:
     @property
     def likeness(self) -> LikenessResult:
         """The least of its pictures'; waits until they are looked at."""
-        return min((score.result() for score in self.scores), key=lambda one: one.score or 0.0)
+        found = [score.result() for score in self.scores]
+        none = LikenessResult(reason="there is no picture")
+        return min(found, key=lambda one: one.score or 0.0, default=none)
 
 
 class Contest:
@@ -160,7 +162,8 @@ class Contest:
             output = candidate.outputs.get(node)
             for file in files if output is not None else ():
                 candidate.files.append((candidate.outputs[node], file))
-                candidate.scores.append(self._resources.pool.submit(self._score, file))
+                if candidate.outputs[node].kind in {None, "image"}:  # None: the workflow's own
+                    candidate.scores.append(self._resources.pool.submit(self._score, file))
 
         return on_files
 
