@@ -24,7 +24,12 @@ from worker.settings import default_python
 from worker.training import defaults
 from worker.training.captions import derived_trigger, ordinary_words, trigger_warning
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
-from worker.training.handover import engine_restored, gpu_memory, gpu_released
+from worker.training.handover import (
+    compute_capability,
+    engine_restored,
+    gpu_memory,
+    gpu_released,
+)
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions
 from worker.training.preparation import IDENTITY, prepare
@@ -125,6 +130,7 @@ def plan(work: TrainingWork, dataset: PreparedDataset) -> TrainingSpec:
         trigger=work.trigger,
         class_noun=work.class_noun,
         deadline_s=work.deadline.remaining,
+        compute_capability=compute_capability() if work.gpu_memory is not None else None,
     )
     spec = work.folder.load(_SPEC, TrainingSpec) or defaults.plan(work.job, known)
     work.folder.save(_SPEC, spec)

@@ -128,7 +128,7 @@ def _tried(
     picture_s = run_job(worker, picture_job(bench))["timings_ms"]["total"] / 1000
     shutil.rmtree(work)
     return figures | {
-        "fits": _at_once(path),
+        "fits": _at_once(path, spec),
         "start_s": round(steps.marks[0][0] - released, 2),
         "s_per_step": steps.seconds_a_step,
         "whole_s": round(trained - released, 2),
@@ -190,7 +190,7 @@ def _out_of_memory(
         with _pretended(folder) if pretends else _held(bench, room):
             try:
                 path = _kohya(worker).train(spec, dataset, work, steps.on_step, CancelToken())
-                outcome = "fits" if _at_once(path) else "trained at half the batch"
+                outcome = "fits" if _at_once(path, spec) else "trained at half the batch"
             except OutOfMemory:
                 outcome = "out of memory at half the batch too"
     return {
@@ -201,9 +201,10 @@ def _out_of_memory(
     }
 
 
-def _at_once(path: Path) -> bool:
-    """Whether the trainer's first attempt came through, and not one at half the batch."""
-    return path.parent.name == "attempt-1"
+def _at_once(path: Path, spec: TrainingSpec) -> bool:
+    """Whether the trainer came through as it was told, and not at half the batch."""
+    told = f"batch_size = {spec.batch_size}\n"
+    return told in (path.parent / "dataset.toml").read_text(encoding="utf-8")
 
 
 def _room_between(runs: list[dict[str, Any]]) -> int:

@@ -5,17 +5,19 @@ Everything is a pure function of the job, the number of usable photos and the GP
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from worker.contract import TrainJob
 from worker.errors import InvalidInput
-from worker.training.trainer import TrainingSpec
+from worker.training.trainer import Precision, TrainingSpec
 
-STEPS_PER_PHOTO: Final = 80
-MIN_STEPS: Final = 800
-MAX_STEPS: Final = 3000
+EXPOSURES_PER_PHOTO: Final = 80  # how often each photo is seen
+MIN_EXPOSURES: Final = 800  # of all photos together
+MAX_EXPOSURES: Final = 3000
+LEAST_BF16_CAPABILITY: Final = 8.0  # NVIDIA's Ampere; T4, V100 and everything before have none
 MAX_SAVE_EVERY: Final = 400
 KOHYA_RANK: Final = 32
 KOHYA_LEARNING_RATE: Final = 1e-4
@@ -25,8 +27,9 @@ COMFYUI_ALPHA: Final = 1.0
 
 EXPLAINED: Final[Mapping[str, str]] = {
     "steps": (
-        f"{STEPS_PER_PHOTO} per photo over the batch size, between {MIN_STEPS} and {MAX_STEPS}: "
-        "below it a likeness does not form, above it one subject is memorized (common practice)."
+        f"Each photo is seen {EXPOSURES_PER_PHOTO} times, whatever the batch and so the GPU; all "
+        f"together at least {MIN_EXPOSURES} and at most {MAX_EXPOSURES} times: below it a likeness "
+        "does not form, above it one subject is memorized (common practice)."
     ),
     "rank": (
         f"kohya {KOHYA_RANK}: enough for one subject, 170 MB at fp16 (measured); "
@@ -38,7 +41,8 @@ EXPLAINED: Final[Mapping[str, str]] = {
     ),
     "learning_rate": (
         f"kohya {KOHYA_LEARNING_RATE:g} with AdamW and a cosine schedule (common practice for "
-        f"SDXL); comfyui {COMFYUI_LEARNING_RATE:g}, its node's own default."
+        f"SDXL); comfyui {COMFYUI_LEARNING_RATE:g}, its node's own default; both times the square "
+        "root of the batch size, which takes as many fewer steps (the usual rule for Adam)."
     ),
     "resolution": "1024, what SDXL was trained at; 768 below 12 GB of GPU memory (an estimate).",
     "batch_size": (
@@ -72,7 +76,10 @@ UNKNOWN_GPU: Final = TIERS[2]
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the defaults follow from; `gpu_memory` in bytes, None where there is no GPU."""
+    """What the defaults follow from.
+
+    `gpu_memory` is in bytes; it and `compute_capability` are None where there is no GPU.
+    """
 
     job_id: str
     photos: int
@@ -80,6 +87,7 @@ class Circumstances:
     trigger: str
     class_noun: str
     deadline_s: float
+    compute_capability: float | None = None
 
 
 def tier_of(gpu_memory: int | None) -> GpuTier:
@@ -116,19 +124,28 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
         steps=steps,
         rank=rank,
         alpha=job.alpha or (rank / 2 if job.trainer == "kohya" else COMFYUI_ALPHA),
-        learning_rate=job.learning_rate or _learning_rate(job),
+        learning_rate=job.learning_rate or _learning_rate(job, batch_size),
         resolution=resolution_of(job, known.gpu_memory),
         batch_size=batch_size,
         gradient_checkpointing=tier.gradient_checkpointing or batch_size > tier.batch_size,
         seed=_seed(job, known.job_id),
         save_every=max(1, min(MAX_SAVE_EVERY, steps // 2)),
         deadline_s=known.deadline_s,
+        precision=precision_of(known.compute_capability),
     )
 
 
 def default_steps(photos: int, batch_size: int) -> int:
-    """Steps for so many photos at that batch size."""
-    return min(MAX_STEPS, max(MIN_STEPS, STEPS_PER_PHOTO * photos // batch_size))
+    """Steps in which every photo is seen as often at this batch size as at any other."""
+    exposures = min(MAX_EXPOSURES, max(MIN_EXPOSURES, EXPOSURES_PER_PHOTO * photos))
+    return math.ceil(exposures / batch_size)
+
+
+def precision_of(compute_capability: float | None) -> Precision:
+    """What a GPU computes in; fp16 where it has no bf16, which sd-scripts only finds out late."""
+    if compute_capability is not None and compute_capability < LEAST_BF16_CAPABILITY:
+        return "fp16"
+    return "bf16"
 
 
 def chosen(job: TrainJob) -> dict[str, str]:
@@ -141,8 +158,9 @@ def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _learning_rate(job: TrainJob) -> float:
-    return KOHYA_LEARNING_RATE if job.trainer == "kohya" else COMFYUI_LEARNING_RATE
+def _learning_rate(job: TrainJob, batch_size: int) -> float:
+    base = KOHYA_LEARNING_RATE if job.trainer == "kohya" else COMFYUI_LEARNING_RATE
+    return float(f"{base * math.sqrt(batch_size):.3g}")
 
 
 def _seed(job: TrainJob, job_id: str) -> int:

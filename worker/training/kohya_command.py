@@ -110,7 +110,7 @@ def _optimizer(spec: TrainingSpec) -> list[str]:
 
 
 def _execution(spec: TrainingSpec) -> list[str]:
-    argv = ["--mixed_precision", "bf16", "--no_half_vae", "--sdpa"]
+    argv = ["--mixed_precision", spec.precision, "--no_half_vae", "--sdpa"]
     argv += ["--cache_latents", "--cache_text_encoder_outputs", "--vae_batch_size", "1"]
     argv += ["--max_data_loader_n_workers", "0", "--max_token_length", str(MAX_TOKENS)]
     return [*argv, "--gradient_checkpointing"] if spec.gradient_checkpointing else argv
