@@ -126,9 +126,10 @@ def _tried(
     except WorkerError as error:
         return figures | {"failed": error.code, "reason": str(error)}
     picture_s = run_job(worker, picture_job(bench))["timings_ms"]["total"] / 1000
+    fits = _at_once(path, spec)
     shutil.rmtree(work)
     return figures | {
-        "fits": _at_once(path, spec),
+        "fits": fits,
         "start_s": round(steps.marks[0][0] - released, 2),
         "s_per_step": steps.seconds_a_step,
         "whole_s": round(trained - released, 2),
