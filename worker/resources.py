@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +132,13 @@ class Progress:
         self.close()
 
 
+def _samples(spec: Mapping[str, Any]) -> bool:
+    """Whether a node samples. Some have their steps from a scheduler, which itself never steps."""
+    if "latent_image" in spec["inputs"]:
+        return True
+    return "steps" in spec["inputs"] and "Scheduler" not in spec["class_type"]
+
+
 class ProgressTracker:
     """Turns the steps of one graph into progress: loading, sampling, decoding, encoding.
 
@@ -140,7 +147,7 @@ class ProgressTracker:
 
     def __init__(self, graph: Graph, progress: Progress) -> None:
         self._progress = progress
-        self._samplers = [node for node, spec in graph.items() if "steps" in spec["inputs"]]
+        self._samplers = [node for node, spec in graph.items() if _samples(spec)]
         self._begun: list[str] = []
 
     def on_step(self, step: Step) -> None:
