@@ -207,8 +207,9 @@ class Timings:
 
     @property
     def busy_s(self) -> float:
-        """Seconds since the job began, but for those it waited behind another one."""
-        return time.monotonic() - self._started - self._phases.get("queued", 0.0) / 1000
+        """Seconds since the job began, but for those behind another one or lost with ComfyUI."""
+        others_ms = self._phases.get("queued", 0.0) + self._phases.get("lost", 0.0)
+        return time.monotonic() - self._started - others_ms / 1000
 
     def add(self, name: str, milliseconds: float) -> None:
         """Count time that was measured elsewhere."""

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -200,13 +201,19 @@ def _run(
             details={"timeout_s": limit_s},
         )
     context.progress.report("queued", QUEUED)
-    execution = resources.comfyui.run(
-        bound.graph,
-        timeout_s=left_s,
-        cancel=context.cancel,
-        on_step=ProgressTracker(bound.graph, context.progress).on_step,
-        on_files=delivery.listener(bound.outputs),
-    )
+    begun = time.monotonic()
+    try:
+        execution = resources.comfyui.run(
+            bound.graph,
+            timeout_s=left_s,
+            cancel=context.cancel,
+            on_step=ProgressTracker(bound.graph, context.progress).on_step,
+            on_files=delivery.listener(bound.outputs),
+        )
+    except (EngineCrashed, EngineUnavailable):
+        # The second try has what this one had: another job's hang is not this one's time.
+        context.timings.add("lost", (time.monotonic() - begun) * 1000)
+        raise
     context.timings.add("queued", execution.queued_ms)
     context.timings.add("execution", execution.executed_ms)
     delivery.check_complete(bound.outputs)
