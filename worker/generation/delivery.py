@@ -7,6 +7,7 @@ The manifest, all it takes to make the outputs again, goes up last.
 """
 
 import contextlib
+import datetime
 import hashlib
 import json
 import uuid
@@ -90,12 +91,14 @@ class Delivery:
 
         return on_files
 
-    def take(self, output: Output, files: Sequence[OutputFile]) -> None:
-        """Start the upload of a node's files; returns at once."""
+    def take(self, output: Output, files: Sequence[OutputFile], **facts: Any) -> None:
+        """Start the upload of a node's files; `facts` are known already. Returns at once."""
         for file in files:
             self._delivered_nodes.add(output.node)
             number, described = len(self._uploads), Future[list[OutputResult]]()
-            stored = self._resources.pool.submit(self._deliver, output, file, number, described)
+            stored = self._resources.pool.submit(
+                self._deliver, output, file, number, described, facts
+            )
             self._uploads.append(_Upload(described, stored))
 
     def described(self) -> list[OutputResult]:
@@ -147,23 +150,33 @@ class Delivery:
                 self._resources.store.delete(key)
 
     def _deliver(
-        self, output: Output, file: OutputFile, number: int, described: Future[list[OutputResult]]
+        self,
+        output: Output,
+        file: OutputFile,
+        number: int,
+        described: Future[list[OutputResult]],
+        facts: Mapping[str, Any],
     ) -> list[OutputResult]:
         try:
             self._context.cancel.check()
             with self._resources.comfyui.opened(file) as path:
-                return self._send(path, output, number, described)
+                return self._send(path, output, number, described, facts)
         except BaseException as error:
             if not described.done():
                 described.set_exception(error)
             raise
 
     def _send(
-        self, path: Path, output: Output, number: int, described: Future[list[OutputResult]]
+        self,
+        path: Path,
+        output: Output,
+        number: int,
+        described: Future[list[OutputResult]],
+        facts: Mapping[str, Any],
     ) -> list[OutputResult]:
         finished = self._finish(path, output)
         try:
-            results = [self._describe(output, one, number) for one in finished]
+            results = [self._describe(output, one, number, facts) for one in finished]
             described.set_result(results)
             for one, result in zip(finished, results, strict=True):
                 send(self._resources, self._context, one.path, result)
@@ -173,11 +186,20 @@ class Delivery:
                 if one.path != path:
                     one.path.unlink(missing_ok=True)
 
-    def _describe(self, output: Output, finished: Finished, number: int) -> OutputResult:
+    def _describe(
+        self, output: Output, finished: Finished, number: int, facts: Mapping[str, Any]
+    ) -> OutputResult:
         name = str(number) if finished.kind is None else f"{number}-{finished.kind}"
         key = f"{self.folder}/{name}{finished.path.suffix}"
         kind = finished.kind or output.kind
-        return describe(self._resources, finished.path, key, kind=kind, **finished.facts)
+        return describe(self._resources, finished.path, key, kind=kind, **finished.facts, **facts)
+
+
+def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
+    """`characters/{id}/outputs/{yyyy}/{mm}/{dd}/{job_id}`, or `base/…` without a character."""
+    owner = f"characters/{characters[0].character_id}" if characters else "base"
+    day = datetime.datetime.fromtimestamp(context.started_at, datetime.UTC)
+    return f"{owner}/outputs/{day:%Y/%m/%d}/{context.job_id}"
 
 
 def upload_file(
