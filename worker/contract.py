@@ -47,6 +47,7 @@ MAX_INPUT_DEPTH: Final = 16
 _EXACT: Final = 2**53  # above, not every whole number is one that JSON's numbers can say
 MIN_PHOTOS: Final = 5
 MAX_PHOTOS: Final = 100
+DEFAULT_BEST_OF: Final = 4  # of a job that has min_likeness alone
 
 
 class CharacterUse(Strict):
@@ -132,6 +133,35 @@ class ImageJob(Generation):
     init_image: Source | None = None
     denoise: Denoise | None = None
     format: Literal["png", "jpeg", "webp"] | None = None
+    likeness: Annotated[
+        bool, Field(description="measure how alike the pictures are to the characters' photos")
+    ] = False
+    best_of: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        None, description="make so many and deliver the `count` most alike"
+    )
+    min_likeness: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="try further seeds, at most best_of, until `count` are so alike"
+    )
+
+    @model_validator(mode="after")
+    def _likeness_needs_a_character(self) -> Self:
+        if self.measured and not self.used_characters:
+            raise ValueError("likeness, best_of and min_likeness need a character")
+        if self.best_of is not None and self.best_of < self.count:
+            raise ValueError("best_of must not be less than count")
+        return self
+
+    @property
+    def measured(self) -> bool:
+        """Whether the job asks for likeness in any way."""
+        return self.likeness or self.best_of is not None or self.min_likeness is not None
+
+    @property
+    def most(self) -> int:
+        """How many pictures are made at most, to deliver `count` of them."""
+        if self.min_likeness is None:
+            return self.best_of or self.count
+        return self.best_of or max(DEFAULT_BEST_OF, self.count)
 
     @model_validator(mode="after")
     def _denoise_needs_an_init_image(self) -> Self:

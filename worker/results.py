@@ -43,11 +43,28 @@ class StoredOutput(Result):
     duration_s: float | None = None
 
 
+class LikenessResult(Result):
+    """How alike a picture is to the photos of its characters, 0 to 1.
+
+    Without a `score`, or where it is not of all characters, `reason` says why. Of several
+    `characters` the least alike one counts.
+    """
+
+    score: float | None = None
+    characters: dict[str, float] | None = None
+    reason: str | None = None
+
+
 class OutputResult(StoredOutput):
-    """A delivered object with the URL to fetch it by, for as long as that lasts."""
+    """A delivered object with the URL to fetch it by, for as long as that lasts.
+
+    `seed` is there where it is another one than the job's.
+    """
 
     url: str
     expires_at: str | None = None
+    seed: int | None = None
+    likeness: LikenessResult | None = None
 
 
 class CharacterResult(Result):
@@ -77,6 +94,26 @@ class ManifestResult(Result):
     url: str
 
 
+class CandidateResult(Result):
+    """One of the pictures that were made, to choose from."""
+
+    seed: int
+    likeness: LikenessResult
+    delivered: bool
+
+
+class SelectionResult(Result):
+    """What the delivered pictures were chosen from.
+
+    `passed` counts those that reach `min_likeness`, where the job has one.
+    """
+
+    made: int
+    min_likeness: float | None = None
+    passed: int | None = None
+    candidates: list[CandidateResult]
+
+
 class GenerationResult(Result):
     """The result of image, video and workflow jobs."""
 
@@ -87,6 +124,7 @@ class GenerationResult(Result):
     prompt: str | None = None
     character: CharacterResult | None = None
     characters: list[CharacterResult] | None = None
+    selection: SelectionResult | None = None
     workflow: WorkflowResult
     manifest: ManifestResult
     warnings: list[str] | None = None

@@ -123,7 +123,6 @@ def accepted(server: Server, graph: Graph) -> bool:
     return not body.get("error") and not body.get("node_errors")
 
 
-@pytest.mark.timeout(540)
 def test_what_comfyui_accepts_is_never_refused(server: Server) -> None:
     if not server.real:
         pytest.skip("the stand-in is no oracle")

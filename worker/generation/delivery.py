@@ -7,6 +7,7 @@ The manifest, all it takes to make the outputs again, goes up last.
 """
 
 import contextlib
+import datetime
 import hashlib
 import json
 import uuid
@@ -56,10 +57,16 @@ class Delivery:
     Args:
         job_folder: key below which the job's objects go, without a trailing slash.
         finish: checks and measures a produced file, and says what to upload.
+        outputs: of the workflow, in the order in which the result has them.
     """
 
     def __init__(
-        self, resources: Resources, context: JobContext, job_folder: str, finish: FinishOutput
+        self,
+        resources: Resources,
+        context: JobContext,
+        job_folder: str,
+        finish: FinishOutput,
+        outputs: Sequence[Output],
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self.folder = f"{job_folder}/{self.run_id[:8]}"
@@ -68,7 +75,7 @@ class Delivery:
         self._finish = finish
         self._uploads: list[_Upload] = []
         self._documents: list[tuple[str, Future[ObjectInfo]]] = []
-        self._outputs: Sequence[Output] = ()
+        self._outputs = outputs
         self._taken: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
@@ -88,7 +95,6 @@ class Delivery:
 
     def listener(self, outputs: Sequence[Output]) -> Callable[[str, tuple[OutputFile, ...]], None]:
         """Takes what the nodes of a graph report; files of other nodes are left alone."""
-        self._outputs = outputs
         wanted = {output.node: output for output in outputs}
 
         def on_files(node: str, files: tuple[OutputFile, ...]) -> None:
@@ -97,13 +103,15 @@ class Delivery:
 
         return on_files
 
-    def take(self, output: Output, files: Sequence[OutputFile]) -> None:
-        """Start the upload of a node's files; returns at once."""
+    def take(self, output: Output, files: Sequence[OutputFile], **facts: Any) -> None:
+        """Start the upload of a node's files; `facts` are known already. Returns at once."""
         for file in files:
             place = (self._outputs.index(output), self._taken[output.node])
             self._taken[output.node] += 1
             stem, described = self._stem(output, place), Future[list[OutputResult]]()
-            stored = self._resources.pool.submit(self._deliver, output, file, stem, described)
+            stored = self._resources.pool.submit(
+                self._deliver, output, file, stem, described, facts
+            )
             self._uploads.append(_Upload(place, described, stored))
 
     def described(self) -> list[OutputResult]:
@@ -156,23 +164,33 @@ class Delivery:
                 self._resources.store.delete(key)
 
     def _deliver(
-        self, output: Output, file: OutputFile, stem: str, described: Future[list[OutputResult]]
+        self,
+        output: Output,
+        file: OutputFile,
+        stem: str,
+        described: Future[list[OutputResult]],
+        facts: Mapping[str, Any],
     ) -> list[OutputResult]:
         try:
             self._context.cancel.check()
             with self._resources.comfyui.opened(file) as path:
-                return self._send(path, output, stem, described)
+                return self._send(path, output, stem, described, facts)
         except BaseException as error:
             if not described.done():
                 described.set_exception(error)
             raise
 
     def _send(
-        self, path: Path, output: Output, stem: str, described: Future[list[OutputResult]]
+        self,
+        path: Path,
+        output: Output,
+        stem: str,
+        described: Future[list[OutputResult]],
+        facts: Mapping[str, Any],
     ) -> list[OutputResult]:
         finished = self._finish(path)
         try:
-            results = [self._describe(output, one, stem) for one in finished]
+            results = [self._describe(output, one, stem, facts) for one in finished]
             described.set_result(results)
             for one, result in zip(finished, results, strict=True):
                 send(self._resources, self._context, one.path, result)
@@ -182,11 +200,13 @@ class Delivery:
                 if one.path != path:
                     one.path.unlink(missing_ok=True)
 
-    def _describe(self, output: Output, finished: Finished, stem: str) -> OutputResult:
+    def _describe(
+        self, output: Output, finished: Finished, stem: str, facts: Mapping[str, Any]
+    ) -> OutputResult:
         name = f"{stem}-poster" if finished.kind == "poster" else stem
         key = f"{self.folder}/{name}{finished.path.suffix}"
-        facts = {"kind": finished.kind, "name": output.name, "node": output.node, **finished.facts}
-        return describe(self._resources, finished.path, key, **facts)
+        told = {"kind": finished.kind, "name": output.name, "node": output.node}
+        return describe(self._resources, finished.path, key, **told, **finished.facts, **facts)
 
     def _stem(self, output: Output, place: tuple[int, int]) -> str:
         """The file's name in the bucket: the same for every run, whichever node ends first."""
@@ -194,6 +214,13 @@ class Delivery:
         if output.name is None and len(self._outputs) == 1:
             return str(nth)
         return f"{output.name or declared}" + (f"-{nth}" if nth else "")
+
+
+def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
+    """`characters/{id}/outputs/{yyyy}/{mm}/{dd}/{job_id}`, or `base/…` without a character."""
+    owner = f"characters/{characters[0].character_id}" if characters else "base"
+    day = datetime.datetime.fromtimestamp(context.started_at, datetime.UTC)
+    return f"{owner}/outputs/{day:%Y/%m/%d}/{context.job_id}"
 
 
 def upload_file(

@@ -12,6 +12,7 @@ from worker.errors import InvalidInput
 from worker.generation.clips import finish_clip
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import GenerationJob, PlacedInputs, placed_inputs
+from worker.generation.likeness import Wish
 from worker.generation.products import SUFFIXES, Finished, finish_picture, finish_sound, kind_of
 from worker.generation.used_characters import Choice, check_places, choose_workflow
 from worker.media import ImageFormat
@@ -57,8 +58,16 @@ def run(job: GenerationJob, resources: Resources, context: JobContext) -> dict[s
             lower=_LOWER[job.task],
             values={**values, **_open_sides(job, workflow, inputs), **inputs.names},
             files=inputs.files,
+            likeness=_wish(job),
         )
         return generate(request, resources, context)
+
+
+def _wish(job: GenerationJob) -> Wish | None:
+    """What the job asks of likeness."""
+    if not isinstance(job, ImageJob) or not job.measured:
+        return None
+    return Wish(job.count, job.most, job.min_likeness)
 
 
 def _choice(job: GenerationJob, resources: Resources, context: JobContext) -> Choice:
