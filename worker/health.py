@@ -115,6 +115,7 @@ def _families(
             licence=family.licence.name,
             commercial=family.licence.commercial,
             workflows=workflows,
+            trainers=list(family.training.engines) if family.training else [],
             ok=ok,
             lacks=[] if ok else lacks or ["no workflow of this worker takes its LoRAs"],
         )

@@ -200,10 +200,15 @@ class Settings(StorageSettings):
         return self.work_dir / "models"
 
     @property
-    def checkpoint_folders(self) -> tuple[Path, ...]:
-        """Where a checkpoint may lie, best first: a volume's, a linked one, one baked in."""
+    def model_folders(self) -> tuple[Path, ...]:
+        """The models folders, best first: a volume's, that of links, the one baked in."""
         models = (self.models_dir, self.linked_models_folder, self.comfyui_dir / "models")
-        return tuple(folder / "checkpoints" for folder in models if folder is not None)
+        return tuple(folder for folder in models if folder is not None)
+
+    @property
+    def checkpoint_folders(self) -> tuple[Path, ...]:
+        """Where a checkpoint may lie, best first."""
+        return tuple(folder / "checkpoints" for folder in self.model_folders)
 
     @property
     def comfyui_folder(self) -> Path:
