@@ -95,14 +95,14 @@ def test_a_killed_process_is_started_again(scorer: Scorer) -> None:
 
 def test_a_process_that_hangs_costs_a_deadline() -> None:
     picture = face_picture(OBAMA[0])
-    with Scorer(ScorerOptions(timeout_s=4)) as scorer:
+    with Scorer(ScorerOptions(timeout_s=10)) as scorer:
         scorer.look(picture)
         child = child_of(scorer)
         os.kill(child, signal.SIGSTOP)
         begun = time.monotonic()
-        with pytest.raises(NotMeasured, match="longer than 4 s"):
+        with pytest.raises(NotMeasured, match="longer than 10 s"):
             scorer.look(picture)
-        assert time.monotonic() - begun < 8
+        assert time.monotonic() - begun < 20
         assert not psutil.pid_exists(child)
         assert len(scorer.look(picture).faces) == 1
 
