@@ -9,7 +9,7 @@ from typing import Final
 from lora_registry.store import StoreError
 from worker.contract import HealthJob
 from worker.errors import WorkerError
-from worker.generation.jobs import OUT_OF_REACH
+from worker.generation.jobs import OUT_OF_REACH, loras_out_of_reach
 from worker.likeness.scorer import NAME
 from worker.resources import JobContext, Resources
 from worker.results import (
@@ -111,7 +111,7 @@ def _families(
         ]
         ok = any(workflow not in lacking for workflow in workflows)
         lacks = [text for workflow in workflows for text in lacking.get(workflow, ())]
-        if resources.settings.loras_out_of_reach:
+        if loras_out_of_reach(resources.settings):
             ok, lacks = False, [OUT_OF_REACH]
         found[name] = FamilyHealth(
             title=family.title,

@@ -195,11 +195,6 @@ class Settings(StorageSettings):
         return 1 if "train" in self.worker_tasks else self.jobs_in_flight
 
     @property
-    def loras_out_of_reach(self) -> bool:
-        """Whether the ComfyUI that is used cannot see the LoRA cache."""
-        return self.comfyui_url is not None and self.lora_cache_dir is None
-
-    @property
     def loras_folder(self) -> Path:
         """Where LoRA files are cached."""
         return self.lora_cache_dir or self.work_dir / "loras"

@@ -20,6 +20,7 @@ from worker.generation.products import SUFFIXES, Finished, finish_picture, finis
 from worker.generation.used_characters import Choice, check_places, choose_workflow
 from worker.media import ImageFormat
 from worker.resources import JobContext, Resources
+from worker.settings import Settings
 from workflows.binding import LoraUse, Values, bind, field_of
 from workflows.errors import InvalidParam, UnboundRole
 from workflows.formats import written_formats
@@ -94,13 +95,18 @@ def _check_task(job: GenerationJob, workflow: Workflow) -> None:
         )
 
 
+def loras_out_of_reach(settings: Settings) -> bool:
+    """Whether the ComfyUI that is used cannot see the LoRA cache."""
+    return settings.comfyui_url is not None and settings.lora_cache_dir is None
+
+
 def _check_reach(job: GenerationJob, workflow: Workflow, resources: Resources) -> None:
     """A ComfyUI of somebody else sees our LoRAs where its folder is our cache, and only there.
 
     Raises:
         WorkflowRejected: it would not find them.
     """
-    if job.used_characters and workflow.loras and resources.settings.loras_out_of_reach:
+    if job.used_characters and workflow.loras and loras_out_of_reach(resources.settings):
         raise WorkflowRejected(OUT_OF_REACH, field="character_id")
 
 
