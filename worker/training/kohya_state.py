@@ -86,6 +86,12 @@ class Attempts:
         """Remove a state that the trainer could not continue from."""
         shutil.rmtree(resume.state, ignore_errors=True)
 
+    def begin_again(self, steps: int) -> None:
+        """Give up everything so far: from now on a training of another number of steps."""
+        for attempt in self._found():
+            shutil.rmtree(attempt.folder)
+        self._steps = steps
+
     def _found(self) -> list[Attempt]:
         folders = sorted(self._folder.glob("attempt-*"), key=_number)
         return [_read(folder) for folder in folders]
@@ -132,6 +138,55 @@ _FAILURES: Final[tuple[tuple[Failure, re.Pattern[str]], ...]] = (
     ("out_of_memory", re.compile(r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC")),
     ("disk_full", re.compile(r"No space left on device|Disk quota exceeded|os error 28\b")),
 )
+# What people met whose training ended before its first step, and what helped (public reports).
+_CAUSES: Final[tuple[tuple[re.Pattern[str], str], ...]] = tuple(
+    (re.compile(pattern, re.IGNORECASE), sentence)
+    for pattern, sentence in (
+        (
+            r"support bf16|bf16 mixed precision|bfloat16.*not (supported|implemented)",
+            "This GPU cannot train in bf16; use a newer one (Ampere or later).",
+        ),
+        (
+            r"no kernel image is available|sm_\d+ is not compatible",
+            "The trainer's torch has no code for this GPU; use an image made for it.",
+        ),
+        (
+            r"driver on your system is too old|driver version is insufficient",
+            "The machine's NVIDIA driver is too old for the trainer's CUDA; use another worker.",
+        ),
+        (
+            r"no cuda gpus are available|not compiled with cuda|no nvidia driver",
+            "The trainer finds no GPU on this worker.",
+        ),
+        (
+            r"can't load tokenizer|couldn't connect to .*huggingface|localentrynotfound",
+            "The trainer's tokenizers are missing; KOHYA_TOKENIZERS names their folder.",
+        ),
+        (
+            r"size mismatch for|loading state_dict|KeyError: .*(conditioner|diffusion_model)",
+            "TRAIN_CHECKPOINT is of another model family than SDXL.",
+        ),
+        (
+            r"SafetensorError|PytorchStreamReader|invalid load key|UnpicklingError",
+            "The checkpoint is damaged or incomplete; fetch it again.",
+        ),
+        (
+            r"NaN detected in latents",
+            "A photo became NaN in the VAE; take out photos with extreme colours, or another VAE.",
+        ),
+        (
+            r"bus error|insufficient shared memory|unable to open shared memory",
+            "The container's shared memory did not suffice; give it more (--shm-size).",
+        ),
+        (
+            r"CUBLAS_STATUS_NOT_INITIALIZED|CUDNN_STATUS_NOT_INITIALIZED|device-side assert",
+            "The GPU could not be used by the trainer; try another worker.",
+        ),
+    )
+)
+_ERROR_LINE: Final = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", re.MULTILINE)
+_PATH: Final = re.compile(r"(?<![\w.:/])(?:/[\w.@+-]+)+/?")
+_ERROR_CHARACTERS: Final = 300
 
 
 class ProgressReader:
@@ -191,6 +246,23 @@ def failure_in(output: str) -> Failure | None:
         if pattern.search(output):
             return name
     return None
+
+
+def cause_in(output: str) -> str:
+    """A sentence for a training that ended before its first step; what to do where it is known."""
+    for pattern, sentence in _CAUSES:
+        if pattern.search(output):
+            return sentence
+    return "The trainer ended with an error before its first step."
+
+
+def last_error(output: str) -> str | None:
+    """The last line of the output that names an exception, its paths cut to their last part."""
+    lines = _ERROR_LINE.findall(output)
+    if not lines:
+        return None
+    cleaned = _PATH.sub(lambda match: match[0].rstrip("/").rpartition("/")[2], lines[-1])
+    return cleaned.strip()[:_ERROR_CHARACTERS]
 
 
 def _step(match: re.Match[bytes]) -> TrainingStep:

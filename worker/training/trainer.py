@@ -4,12 +4,15 @@ An engine is not trusted: what it hands back is a path, and `worker.training.wei
 whether the file there is a LoRA that learned something.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from worker.cancel import CancelToken
+
+Precision = Literal["bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class TrainingSpec:
         resolution: side in pixels whose square is the area that a photo is trained at.
         save_every: steps between two saved states that a crashed training resumes from.
         deadline_s: seconds that the whole training may take.
+        precision: what the GPU computes in; the saved weights are fp16 either way.
     """
 
     name: str
@@ -36,13 +40,26 @@ class TrainingSpec:
     seed: int
     save_every: int
     deadline_s: float
+    precision: Precision = "bf16"
 
 
 def low_memory(spec: TrainingSpec) -> TrainingSpec:
-    """The same training in about half of the memory; itself when there is nothing left to spare."""
+    """The same training in about half of the memory; itself when there is nothing left to spare.
+
+    Half the batch takes twice the steps, so that each photo is seen as often; the learning rate
+    follows by the rule of `worker.training.defaults`.
+    """
     if spec.gradient_checkpointing and spec.batch_size == 1:
         return spec
-    return replace(spec, batch_size=max(1, spec.batch_size // 2), gradient_checkpointing=True)
+    batch_size = max(1, spec.batch_size // 2)
+    share = spec.batch_size / batch_size
+    return replace(
+        spec,
+        batch_size=batch_size,
+        steps=math.ceil(spec.steps * share),
+        learning_rate=spec.learning_rate / math.sqrt(share),
+        gradient_checkpointing=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,17 @@ def test_out_of_memory_is_tried_again_at_half_the_batch(
     path = harness.train()
     toml = (path.parent / "dataset.toml").read_text()
     assert "batch_size = 1" in toml
+    assert harness.numbers()[-1] == 2 * harness.spec.steps  # each photo is seen as often
+
+
+def test_out_of_memory_late_gives_up_the_states_of_the_larger_batch(
+    harness: KohyaHarness, faults: Path
+) -> None:
+    faults.write_text("oom@8")
+    harness.train()
+    last = max(place for place, step in enumerate(harness.numbers()) if step == 1)
+    assert set(range(1, 8)) <= set(harness.numbers()[:last])
+    assert set(harness.numbers()[last:]) == set(range(1, 25))
 
 
 def test_out_of_memory_twice_is_the_end(harness: KohyaHarness, faults: Path) -> None:
@@ -174,8 +185,9 @@ def test_no_photos_exits_0_too(harness: KohyaHarness) -> None:
 
 def test_a_wrong_command_line_is_not_retried(harness: KohyaHarness) -> None:
     harness.options = replace(harness.options, tokenizers=Path("/nowhere"))
-    with pytest.raises(TrainingFailed, match="before its first step"):
+    with pytest.raises(TrainingFailed, match="tokenizers are missing") as failed:
         harness.train()
+    assert failed.value.details["trainer_error"].startswith("OSError: Can't load tokenizer")
 
 
 def test_silence_ends_it(harness: KohyaHarness, faults: Path) -> None:

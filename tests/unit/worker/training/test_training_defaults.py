@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from worker.contract import TrainJob, parse_job
 from worker.errors import InvalidInput
 from worker.training.defaults import Circumstances, chosen, default_steps, plan, resolution_of
+from worker.training.trainer import low_memory
 
 
 def job(**fields: object) -> TrainJob:
@@ -21,10 +24,44 @@ def known(photos: int = 20, gpu_gb: float | None = 24) -> Circumstances:
 
 @pytest.mark.parametrize(
     ("photos", "batch", "steps"),
-    [(20, 1, 1600), (5, 1, 800), (100, 1, 3000), (20, 4, 800), (60, 4, 1200)],
+    [(20, 1, 1600), (5, 1, 800), (100, 1, 3000), (20, 4, 400), (60, 4, 750), (5, 4, 200)],
 )
 def test_steps_follow_the_photos(photos: int, batch: int, steps: int) -> None:
     assert default_steps(photos, batch) == steps
+
+
+@pytest.mark.parametrize("photos", [5, 7, 10, 20, 37, 60, 100])
+def test_a_photo_is_seen_as_often_on_every_gpu(photos: int) -> None:
+    """Which card an endpoint takes is chance; what comes out must not be (findings: training 6)."""
+    specs = [plan(job(), known(photos=photos, gpu_gb=gb)) for gb in (8, 24, 48, 80, 141)]
+    seen = [spec.steps * spec.batch_size for spec in specs]
+    assert max(seen) - min(seen) < 4  # the last batch is filled up
+    assert len({spec.batch_size for spec in specs}) > 1
+
+
+@pytest.mark.parametrize(("gpu_gb", "rate"), [(24, 1e-4), (48, 1.41e-4), (80, 2e-4)])
+def test_the_rate_follows_the_batch(gpu_gb: float, rate: float) -> None:
+    assert plan(job(), known(gpu_gb=gpu_gb)).learning_rate == rate
+    assert plan(job(learning_rate=3e-5), known(gpu_gb=gpu_gb)).learning_rate == 3e-5
+
+
+def test_half_the_batch_is_the_same_training() -> None:
+    whole = plan(job(), known(gpu_gb=80))
+    half = low_memory(whole)
+    assert half.batch_size * 2 == whole.batch_size
+    assert half.batch_size * half.steps == whole.batch_size * whole.steps
+    assert half.learning_rate == pytest.approx(
+        plan(job(), known(gpu_gb=48)).learning_rate, rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [(7.0, "fp16"), (7.5, "fp16"), (8.0, "bf16"), (8.9, "bf16"), (12.0, "bf16"), (None, "bf16")],
+)
+def test_precision_is_what_the_gpu_has(capability: float | None, precision: str) -> None:
+    spec = plan(job(), replace(known(), compute_capability=capability))
+    assert spec.precision == precision
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
 
-from worker.training.kohya_state import ProgressReader, diverged, failure_in
+from worker.training.kohya_state import ProgressReader, cause_in, diverged, failure_in, last_error
 from worker.training.trainer import TrainingStep
 
 REAL = (
@@ -69,3 +69,44 @@ def test_failures_are_recognized() -> None:
     assert failure_in("OSError: [Errno 28] No space left on device") == "disk_full"
     assert failure_in("StorageFull (os error 28)") == "disk_full"
     assert failure_in("ValueError: something else") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        (
+            "ValueError: bf16 mixed precision requires PyTorch >= 1.10 and a supported device.",
+            "Ampere",
+        ),
+        ("ValueError: Your setup doesn't support bf16/gpu.", "Ampere"),
+        ("RuntimeError: CUDA error: no kernel image is available for execution", "no code for"),
+        ("RuntimeError: The NVIDIA driver on your system is too old (found 11080).", "driver"),
+        ("RuntimeError: No CUDA GPUs are available", "finds no GPU"),
+        ("OSError: Can't load tokenizer for 'openai/clip-vit-large-patch14'.", "KOHYA_TOKENIZERS"),
+        ("OSError: We couldn't connect to 'https://huggingface.co' to load", "KOHYA_TOKENIZERS"),
+        ("RuntimeError: Error(s) in loading state_dict for SdxlUNet2DConditionModel:", "family"),
+        ("KeyError: 'conditioner.embedders.1.model.ln_final.weight'", "family"),
+        ("safetensors_rust.SafetensorError: Error while deserializing header", "damaged"),
+        ("RuntimeError: PytorchStreamReader failed reading zip archive", "damaged"),
+        ("RuntimeError: NaN detected in latents: /x/y.png", "NaN in the VAE"),
+        ("RuntimeError: DataLoader worker (pid 9) is killed by signal: Bus error.", "shm-size"),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED", "another worker"),
+        ("ValueError: something new", "before its first step"),
+    ],
+)
+def test_a_known_cause_has_its_sentence(said: str, advice: str) -> None:
+    output = f"INFO loading\nTraceback (most recent call last):\n  File x\n{said}\n"
+    assert advice in cause_in(output)
+    assert (last_error(output) or "").startswith(said[:20])
+
+
+def test_the_trainers_last_words_have_no_paths() -> None:
+    said = (
+        "OSError: first\nRuntimeError: NaN detected in latents: /tmp/worker/training/ab/photos/"
+        "003.png and https://hub.example/a/b\nsteps:   0%|  | 0/12"
+    )
+    assert last_error(said) == (
+        "RuntimeError: NaN detected in latents: 003.png and https://hub.example/a/b"
+    )
+    assert last_error("steps: 10%") is None
+    assert len(last_error("ValueError: " + "x" * 9000) or "") == 300

@@ -15,7 +15,12 @@ from worker.cancel import CancelToken
 from worker.errors import Cancelled, DiskFull, EngineUnavailable
 from worker.resources import Progress
 from worker.results import DatasetResult, PhotoResult
-from worker.training.handover import engine_restored, gpu_memory, gpu_released
+from worker.training.handover import (
+    compute_capability,
+    engine_restored,
+    gpu_memory,
+    gpu_released,
+)
 from worker.training.record import warnings_of
 from worker.training.trainer import TrainingStep
 from worker.training.weights import find_checkpoint, trained_layers
@@ -234,3 +239,23 @@ def test_the_layers_to_adapt_are_read_from_the_checkpoint(tmp_path: Path) -> Non
     assert trained_layers(None) == frozenset()
     assert find_checkpoint(path.name, [tmp_path / "none", tmp_path]) == path
     assert find_checkpoint("other", [tmp_path]) is None
+
+
+@pytest.mark.parametrize(
+    ("script", "capability"),
+    [
+        ("echo 7.5", 7.5),
+        ("echo '[N/A]'", None),
+        ("echo NVIDIA-SMI has failed; exit 9", None),
+        (None, None),
+    ],
+)
+def test_the_driver_says_what_the_gpu_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, capability: float | None
+) -> None:
+    if script is not None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert compute_capability() == capability
