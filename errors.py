@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     SOURCE_UNREACHABLE = "source_unreachable"
     SOURCE_FORBIDDEN = "source_forbidden"
     STORAGE_UNAVAILABLE = "storage_unavailable"
+    STORAGE_REFUSED = "storage_refused"
     REGISTRY_CORRUPT = "registry_corrupt"
     LORA_CORRUPT = "lora_corrupt"
     ENGINE_UNAVAILABLE = "engine_unavailable"
@@ -56,6 +57,7 @@ RETRYABLE: Final[Mapping[ErrorCode, bool]] = {
     ErrorCode.SOURCE_UNREACHABLE: False,
     ErrorCode.SOURCE_FORBIDDEN: False,
     ErrorCode.STORAGE_UNAVAILABLE: True,
+    ErrorCode.STORAGE_REFUSED: False,
     ErrorCode.REGISTRY_CORRUPT: False,
     ErrorCode.LORA_CORRUPT: False,
     ErrorCode.ENGINE_UNAVAILABLE: True,

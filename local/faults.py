@@ -22,11 +22,19 @@ Fault = Literal[
     "cut_reply",  # send `after` bytes of the answer's body, then drop the connection
     "delay",  # wait `seconds`, then go on
     "hang",  # answer nothing at all until the client gives up, or `seconds` have passed
+    "page",  # answer `status` with a web page, as a portal or a proxy does; nobody is asked
+    "blank",  # answer `status` with nothing at all; the server is not asked
+    "bare",  # the answer without ETag, Last-Modified and the metadata
+    "short_listing",  # a listing without its last object, sound otherwise
     "corrupt_reply",  # turn the bits of one byte of the answer's body, at `after`
 ]
 
 _CHUNK_BYTES: Final = 64 * 1024
 _HOP_BY_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "expect"}
+_TELLING: Final = ("etag", "last-modified", "x-amz-meta")
+_LAST_OBJECT: Final = re.compile(
+    rb"<Contents>(?:(?!<Contents>).)*</Contents>((?!.*<Contents>))", re.S
+)
 _UPSTREAM_TIMEOUT_S: Final = 60.0
 
 
@@ -177,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _faults(self) -> dict[str, Callable[[Rule], None]]:
         return {
             "error": self._error,
+            "page": self._page,
+            "blank": self._page,
             "reset": self._reset,
             "cut_upload": self._cut_upload,
             "delay": self._delay,
@@ -188,6 +198,16 @@ class _Handler(BaseHTTPRequestHandler):
         body = f"<Error><Code>{rule.code}</Code><Message>on demand</Message></Error>".encode()
         self.send_response(rule.status)
         self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _page(self, rule: Rule) -> None:
+        self._body()
+        body = b"<html><body><h1>Back soon</h1></body></html>" if rule.fault == "page" else b""
+        self.send_response_only(rule.status)
+        self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -221,10 +241,13 @@ class _Handler(BaseHTTPRequestHandler):
             response.read()
             raise _Dropped
         self.send_response_only(response.status, response.reason)
+        short = rule is not None and rule.fault == "short_listing"
         for name, value in response.getheaders():
-            if name.lower() not in _HOP_BY_HOP:
+            if rule is not None and rule.fault == "bare" and name.lower().startswith(_TELLING):
+                continue
+            if name.lower() not in _HOP_BY_HOP and not (short and name == "Content-Length"):
                 self.send_header(name, value)
-        if response.chunked:  # its length is unknown: the end of the connection says it
+        if response.chunked or short:  # its length is unknown: the end of the connection says it
             self.close_connection = True
             self.send_header("Connection", "close")
         self.end_headers()
@@ -232,6 +255,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _copy(self, response: http.client.HTTPResponse, rule: Rule | None) -> None:
         sent = 0
+        if rule and rule.fault == "short_listing":
+            self.wfile.write(_LAST_OBJECT.sub(rb"\1", response.read()))
+            return
         while chunk := response.read(_CHUNK_BYTES):
             at = rule.after - sent if rule else -1
             if rule and rule.fault == "cut_reply" and at < len(chunk):

@@ -148,7 +148,7 @@ class CharacterRecords:
         """`get` for listings: leaves the memory to the characters that are in use."""
         key = record_key(character_id)
         try:
-            return unless_torn(lambda: parse_record(self._store.get(key).body, key))
+            return unless_torn(lambda: _own_record(self._store.get(key).body, character_id))
         except ObjectMissing:
             return None
 
@@ -246,7 +246,7 @@ class CharacterRecords:
             if changed is None:
                 return known
             found = changed
-        return self._remember(parse_record(found.body, key), found.etag)
+        return self._remember(_own_record(found.body, character_id), found.etag)
 
     def _remember(self, record: CharacterRecord, etag: str) -> _Stored:
         stored = _Stored(record, etag)
@@ -256,3 +256,12 @@ class CharacterRecords:
             while len(self._memory) > _REMEMBERED:
                 self._memory.popitem(last=False)
         return stored
+
+
+def _own_record(body: bytes, character_id: str) -> CharacterRecord:
+    """The record in a body, which must be this character's: a cache may give another's."""
+    key = record_key(character_id)
+    record = parse_record(body, key)
+    if record.character_id != character_id:
+        raise DocumentInvalid(key, "what the bucket gives for it is another character's")
+    return record

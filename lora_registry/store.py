@@ -53,8 +53,14 @@ class StoreThrottled(StoreError):
         super().__init__(key, "The bucket asks for fewer requests; try again in a moment.")
 
 
+class StoreRefused(StoreError):
+    """Refused for good: a wrong bucket, key, region or clock, which only an operator can mend."""
+
+    code = ErrorCode.STORAGE_REFUSED
+
+
 class StoreUnavailable(StoreError):
-    """Any other failure: 5xx, timeout, reset, refused credentials, missing bucket."""
+    """Any other failure: 5xx, timeout, reset, an answer that is none of a store's."""
 
 
 @dataclass(frozen=True, slots=True)

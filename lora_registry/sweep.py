@@ -57,6 +57,13 @@ class Removal:
     reason: Reason
 
 
+class ListingUntrusted(Exception):
+    """A listing that lacks what is there for sure: nothing is removed on its word."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(f"The bucket does not list all that lies below {prefix!r}.")
+
+
 class Sweep:
     """One sweep of a bucket.
 
@@ -100,8 +107,9 @@ class Sweep:
             record = self._records.peek(character_id)
             if record is not None and self._is_due(record):
                 return list(self._purged(record))
-            return [*self._orphans(character_id), *self._photos(character_id)]
-        except DocumentInvalid as error:  # what it names is unknown, so nothing may go
+            return [*self._orphans(character_id, record), *self._photos(character_id)]
+        except (DocumentInvalid, ListingUntrusted) as error:
+            # What is named is unknown, so nothing may go.
             log.warning("character not swept", extra={"reason": str(error)})
         except (CharacterInUse, CharacterNotFound) as error:
             log.info("character not swept", extra={"reason": str(error)})
@@ -119,34 +127,64 @@ class Sweep:
         if not self._dry_run:
             self._records.change(record.character_id, _swept, write_id=f"sweep-{uuid.uuid4().hex}")
         record_key = layout.record_key(record.character_id)
+        folder = layout.folder(record.character_id)
         kept = False
-        for info in self._store.list(layout.folder(record.character_id)):
+        for info in self._listed(folder, record_key):
             if info.key == record_key:
                 continue
             if self._is_old(info):
                 yield self._remove(info.key, info.size, "deleted character")
             else:
                 kept = True
+        if not self._dry_run:
+            # Looked at again: the tombstone goes only when nothing of the character is left.
+            kept = any(info.key != record_key for info in self._listed(folder, record_key))
         if not kept:
             marker = layout.newest_key(record.character_id, record.created_at)
             yield self._remove(record_key, len(record.to_json()), "deleted character")
             yield self._remove(marker, 0, "marker")
 
-    def _orphans(self, character_id: str) -> Iterator[Removal]:
+    def _listed(self, prefix: str, known: str) -> list[ObjectInfo]:
+        """A listing in which an object stands that is there for sure.
+
+        Raises:
+            ListingUntrusted: it does not.
+        """
+        found = list(self._store.list(prefix))
+        if all(info.key != known for info in found):
+            raise ListingUntrusted(prefix)
+        return found
+
+    def _orphans(self, character_id: str, record: CharacterRecord | None) -> Iterator[Removal]:
         weights = self._old(layout.weights_prefix(character_id))
         trainings = self._old(f"{layout.folder(character_id)}training/")
         if not weights and not trainings:
             return
         # Listed after the files: a version that came meanwhile is seen.
-        ids = {
-            layout.version_of(info.key)
-            for info in self._store.list(layout.versions_prefix(character_id))
-        }
+        ids = self._versions(character_id, record)
         named = {self._weights_of(character_id, version) for version in ids}
-        unnamed = (info for info in weights if info.key not in named)
-        yield from self._removed(unnamed, "orphan weights")
-        lost = (info for info in trainings if _training_version(info.key) not in ids)
-        yield from self._removed(lost, "orphan training")
+        if record is not None:
+            named |= {active.key for active in (record.active, *record.families.values()) if active}
+        unnamed = [info for info in weights if info.key not in named]
+        lost = [info for info in trainings if _training_version(info.key) not in ids]
+        if unnamed or lost:
+            # A store that shows less once must not cost a file: what goes is named by no two looks.
+            again = self._versions(character_id, record)
+            named |= {self._weights_of(character_id, version) for version in again - ids}
+            ids |= again
+        yield from self._removed((i for i in unnamed if i.key not in named), "orphan weights")
+        yield from self._removed(
+            (info for info in lost if _training_version(info.key) not in ids), "orphan training"
+        )
+
+    def _versions(self, character_id: str, record: CharacterRecord | None) -> set[str]:
+        """The ids of a character's versions. Raises ListingUntrusted if the record knows more."""
+        prefix = layout.versions_prefix(character_id)
+        ids = {layout.version_of(info.key) for info in self._store.list(prefix)}
+        active = () if record is None else (record.active, *record.families.values())
+        if any(version is not None and version.id not in ids for version in active):
+            raise ListingUntrusted(prefix)
+        return ids
 
     def _photos(self, character_id: str) -> Iterator[Removal]:
         photos = self._old(layout.references_prefix(character_id))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from lora_registry import fields, layout
 from lora_registry.character import CharacterVersion, milliseconds, parse_version
 from lora_registry.conditions import Conditions
-from lora_registry.errors import VersionNotFound, refused_as
+from lora_registry.errors import DocumentInvalid, VersionNotFound, refused_as
 from lora_registry.records import Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
@@ -92,11 +92,17 @@ class Versions:
         if known is not None:
             return known
         try:
-            return unless_torn(
-                lambda: self._remember(parse_version(self._store.get(key).body, key))
-            )
+            return unless_torn(lambda: self._remember(self._read(character_id, version)))
         except ObjectMissing as error:
             raise VersionNotFound(character_id, version) from error
+
+    def _read(self, character_id: str, version: str) -> CharacterVersion:
+        key = layout.version_key(character_id, version)
+        found = parse_version(self._store.get(key).body, key)
+        # A cache that mixes answers up must not give one character another's face.
+        if (found.character_id, found.id) != (character_id, version):
+            raise DocumentInvalid(key, "what the bucket gives for it is another version's")
+        return found
 
     def ids(self, character_id: str) -> tuple[str, ...]:
         """Every version's id, oldest first; one request."""

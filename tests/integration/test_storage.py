@@ -18,6 +18,7 @@ from lora_registry.store import (
     ObjectMissing,
     PreconditionFailed,
     StoreError,
+    StoreRefused,
     StoreThrottled,
     StoreUnavailable,
 )
@@ -288,9 +289,9 @@ def test_a_passing_fault_is_not_noticed(faulty: ObjectStore, proxy: FaultProxy, 
         (Rule("error", status=500, times=99), StoreUnavailable),
         (Rule("error", status=503, code="SlowDown", times=99), StoreThrottled),
         (Rule("reset", times=99), StoreUnavailable),
-        (Rule("error", status=403, code="ExpiredToken"), StoreUnavailable),
-        (Rule("error", status=403, code="RequestTimeTooSkewed"), StoreUnavailable),
-        (Rule("error", status=404, code="NoSuchBucket"), StoreUnavailable),
+        (Rule("error", status=403, code="ExpiredToken"), StoreRefused),
+        (Rule("error", status=403, code="RequestTimeTooSkewed"), StoreRefused),
+        (Rule("error", status=404, code="NoSuchBucket"), StoreRefused),
     ],
     ids=lambda value: value.code if isinstance(value, Rule) else "",
 )
@@ -301,7 +302,8 @@ def test_a_lasting_fault_is_never_an_absence(
     with pytest.raises(error) as caught:
         faulty.get("a.json")
     assert type(caught.value) is error
-    assert caught.value.code == "storage_unavailable"
+    refused = isinstance(caught.value, StoreRefused)
+    assert caught.value.code == ("storage_refused" if refused else "storage_unavailable")
 
 
 def test_a_refused_key_says_what_to_fix(s3: S3Server) -> None:
@@ -311,14 +313,14 @@ def test_a_refused_key_says_what_to_fix(s3: S3Server) -> None:
         "S3_BUCKET": replace(s3.options(), bucket="absent"),
     }
     for setting, options in wrong.items():
-        with ObjectStore(options) as store, pytest.raises(StoreUnavailable, match=setting):
+        with ObjectStore(options) as store, pytest.raises(StoreRefused, match=setting):
             store.check()
 
 
 def test_a_missing_bucket_is_no_missing_object(s3: S3Server) -> None:
     with (
         ObjectStore(replace(s3.options(), bucket="absent")) as store,
-        pytest.raises(StoreUnavailable, match="S3_BUCKET"),
+        pytest.raises(StoreRefused, match="S3_BUCKET"),
     ):
         store.head("a.json")
 

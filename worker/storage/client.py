@@ -8,7 +8,7 @@ transfer and bodies that break off.
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
@@ -26,6 +26,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as ConnectionFailed,
 )
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from lora_registry.store import (
@@ -33,6 +34,7 @@ from lora_registry.store import (
     ObjectMissing,
     PreconditionFailed,
     StoreError,
+    StoreRefused,
     StoreThrottled,
     StoreUnavailable,
 )
@@ -42,7 +44,15 @@ from worker.storage.endpoint import AddressingStyle, Endpoint, Provider, resolve
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-FAILURES: Final = (ClientError, BotoCoreError, HTTPError, ConnectionError, TimeoutError)
+
+class ReplyUnusable(Exception):
+    """An answer that says success and is no store's: a proxy's page, a listing that was cut."""
+
+
+FAILURES: Final = (
+    *(ClientError, BotoCoreError, HTTPError, ConnectionError, TimeoutError),
+    ReplyUnusable,
+)
 """What a request, or a body that is being read, can fail with. A full disk is none of them."""
 
 _BROKEN_OFF: Final = (
@@ -53,7 +63,7 @@ _BROKEN_OFF: Final = (
 )
 _FIRST_BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 3.0
-_MISSING: Final = {"NoSuchKey", "NoSuchVersion", "NotFound", "404"}
+_MISSING: Final = {"NoSuchKey", "NoSuchVersion", "NotFound"}
 _CONDITION_STATUSES: Final = {
     HTTPStatus.NOT_FOUND,
     HTTPStatus.CONFLICT,
@@ -174,6 +184,9 @@ class Attempts:
                 return request()
             except FAILURES as error:
                 self.failed(error)
+            except (ResponseParserError, ValueError) as error:
+                # botocore's, where a body is no XML or a date is none: a page, or half an answer.
+                self.failed(ReplyUnusable(f"it cannot be read: {type(error).__name__}"))
 
     def progressed(self) -> None:
         """Bytes have arrived since: what failed before counts no more."""
@@ -195,6 +208,21 @@ class Attempts:
             raise reason from error
 
 
+def required(reply: Mapping[str, Any], name: str) -> Any:
+    """A field that every store sends. Raises ReplyUnusable where it is not there."""
+    value = reply.get(name)
+    if value is None or value == "":
+        raise ReplyUnusable(f"it has no {name}")
+    return value
+
+
+def having(name: str, request: Callable[[], Any]) -> Any:
+    """The reply of a request, which must have a field. Raises ReplyUnusable."""
+    reply = request()
+    required(reply, name)
+    return reply
+
+
 def status_of(error: BaseException | None) -> int:
     """The HTTP status in a store's refusal, 0 when the store said nothing."""
     if not isinstance(error, ClientError):
@@ -207,7 +235,19 @@ def code_of(error: BaseException | None) -> str:
     return str(error.response["Error"].get("Code", "")) if isinstance(error, ClientError) else ""
 
 
+def _is_wordless(error: Exception) -> bool:
+    """Whether a 404 says nothing of a key: a balancer's or a proxy's, as far as we can tell.
+
+    A HEAD's answer has no body, so it cannot say more: who asks by HEAD asks again by GET.
+    """
+    if not isinstance(error, ClientError) or error.operation_name == "HeadObject":
+        return False
+    return status_of(error) == HTTPStatus.NOT_FOUND and code_of(error) in {"", "404"}
+
+
 def _worth_another_try(error: Exception) -> bool:
+    if _is_wordless(error):
+        return True
     if not isinstance(error, ClientError):
         return not isinstance(error, BotoCoreError) or isinstance(error, _BROKEN_OFF)
     status, code = status_of(error), code_of(error)
@@ -225,22 +265,29 @@ def translate(error: Exception, key: str, *, conditional: bool = False) -> Store
     """
     code, status = code_of(error), status_of(error)
     if code in _REMEDIES:
-        return StoreUnavailable(key, _REMEDIES[code])
+        return StoreRefused(key, _REMEDIES[code])
     if code in _THROTTLED or status == HTTPStatus.TOO_MANY_REQUESTS:
         return StoreThrottled(key)
+    if _is_wordless(error):
+        return StoreUnavailable(key, _unavailable(ReplyUnusable("404 without a word"), code))
     if conditional and status in _CONDITION_STATUSES:
         return PreconditionFailed(key)
     if conditional and status == HTTPStatus.NOT_IMPLEMENTED:
         return ConditionsUnsupported(key)
-    if code in _MISSING:
-        return ObjectMissing(key)
-    return StoreUnavailable(key, _unavailable(error, code or str(status)))
+    missing = code in _MISSING or status == HTTPStatus.NOT_FOUND
+    return ObjectMissing(key) if missing else StoreUnavailable(key, _unavailable(error, code))
 
 
 def _unavailable(error: Exception, code: str) -> str:
+    if isinstance(error, ReplyUnusable):
+        return (
+            f"What answers for the bucket is no store ({error}); check S3_ENDPOINT_URL and the "
+            "proxies before it, or try again."
+        )
     if code in {"PreconditionFailed", "412"}:
         return "The object was replaced while it was being read; try again."
     if isinstance(error, ClientError):
-        return f"The bucket answers with an error ({code}); try again, or check the store."
+        said = code or status_of(error)
+        return f"The bucket answers with an error ({said}); try again, or check the store."
     kind = type(error).__name__
     return f"The bucket does not answer ({kind}); check S3_ENDPOINT_URL, or try again."

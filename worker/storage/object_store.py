@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from lora_registry.store import ObjectInfo, ObjectMissing, StoredObject
-from worker.storage.client import FAILURES, Attempts, StorageOptions, open_client, status_of
+from lora_registry.store import ObjectInfo, ObjectMissing, StoredObject, StoreUnavailable
+from worker.storage.client import (
+    FAILURES,
+    Attempts,
+    ReplyUnusable,
+    StorageOptions,
+    having,
+    open_client,
+    required,
+    status_of,
+)
 from worker.storage.transfer import Download
 from worker.storage.upload import Upload, content_type_for, disposition
 
@@ -90,18 +99,11 @@ class ObjectStore:
     def head(self, key: str) -> ObjectInfo:
         """Size, etag, metadata. Raises ObjectMissing, StoreError."""
         try:
-            reply = self._attempts(key).run(partial(self._client.head_object, **self._at(key)))
-        except ObjectMissing:
+            return self._attempts(key).run(partial(self._head, key))
+        except ObjectMissing as error:
             # A HEAD has no body, so it cannot tell a missing object from a missing bucket.
             self._attempts(key).run(partial(self._probe, key))
-            raise
-        return ObjectInfo(
-            key,
-            reply["ContentLength"],
-            reply["ETag"],
-            reply["LastModified"].timestamp(),
-            reply.get("Metadata", {}),
-        )
+            raise StoreUnavailable(key, "The bucket says both; try again.") from error
 
     def list(
         self, prefix: str, *, start_after: str = "", page_size: int = 1000
@@ -112,7 +114,7 @@ class ObjectStore:
             for entry in page.get("Contents", ()):
                 key = entry["Key"].removeprefix(self._prefix)
                 modified = entry["LastModified"].timestamp()
-                yield ObjectInfo(key, entry["Size"], entry["ETag"], modified)
+                yield ObjectInfo(key, entry["Size"], entry.get("ETag", ""), modified)
 
     def list_folders(
         self, prefix: str, *, start_after: str = "", page_size: int = 1000
@@ -212,7 +214,17 @@ class ObjectStore:
     def _read(self, key: str, **conditions: str) -> StoredObject:
         reply = self._client.get_object(**self._at(key), **conditions)
         with contextlib.closing(reply["Body"]) as body:
-            return StoredObject(key, body.read(), reply["ETag"])
+            return StoredObject(key, body.read(), required(reply, "ETag"))
+
+    def _head(self, key: str) -> ObjectInfo:
+        reply = self._client.head_object(**self._at(key))
+        return ObjectInfo(
+            key,
+            required(reply, "ContentLength"),
+            required(reply, "ETag"),
+            required(reply, "LastModified").timestamp(),
+            reply.get("Metadata", {}),
+        )
 
     def _probe(self, key: str) -> None:
         self._client.get_object(**self._at(key), Range="bytes=0-0")["Body"].close()
@@ -225,8 +237,8 @@ class ObjectStore:
             ContentType=content_type,
             **conditions,
         )
-        reply = self._attempts(key, conditional=bool(conditions)).run(request)
-        return str(reply["ETag"])
+        attempts = self._attempts(key, conditional=bool(conditions))
+        return str(attempts.run(partial(having, "ETag", request))["ETag"])
 
     def _pages(self, prefix: str, **options: str | int) -> Iterator[Mapping[str, Any]]:
         given = {name: value for name, value in options.items() if value}
@@ -243,4 +255,28 @@ class ObjectStore:
         page: Mapping[str, Any] = self._client.list_objects_v2(
             Bucket=bucket, Prefix=prefix, **options
         )
+        _check_page(page, prefix)
         return page
+
+
+def _check_page(page: Mapping[str, Any], prefix: str) -> None:
+    """A listing is believed only where it says that it is one: emptiness deletes, or trains anew.
+
+    botocore reads an HTML page, another document and an empty body as a listing of nothing.
+
+    Raises:
+        ReplyUnusable: it is none, or not the whole of one, or one of something else.
+    """
+    required(page, "Name")
+    objects, folders = page.get("Contents", ()), page.get("CommonPrefixes", ())
+    for entry in objects:
+        required(entry, "Size")
+        required(entry, "LastModified")
+    keys = [required(entry, "Key") for entry in objects]
+    keys += [required(entry, "Prefix") for entry in folders]
+    if not all(key.startswith(prefix) for key in keys):
+        raise ReplyUnusable("it lists another prefix")
+    if page.get("KeyCount", 0) > len(keys):
+        raise ReplyUnusable("it lists fewer keys than it counts")
+    if page.get("IsTruncated"):
+        required(page, "NextContinuationToken")

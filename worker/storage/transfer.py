@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self, TypeVar
 
-from lora_registry.store import ObjectInfo, StoreUnavailable
-from worker.storage.client import FAILURES, Attempts, StorageOptions
+from lora_registry.store import ObjectInfo
+from worker.storage.client import FAILURES, Attempts, ReplyUnusable, StorageOptions, required
 
 T = TypeVar("T")
 CheckCancelled = Callable[[], None]
@@ -204,7 +204,7 @@ class Download:
             Range=f"bytes={start}-{end - 1}",
             IfMatch=etag,
         )
-        if reply["ContentLength"] != end - start:
+        if required(reply, "ContentLength") != end - start:
             reply["Body"].close()
-            raise StoreUnavailable(self.key, "The store does not serve the ranges asked for.")
+            raise ReplyUnusable("it is not the range that was asked for")
         return reply

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from lora_registry.store import ObjectInfo, StoreError, StoreUnavailable
 from lora_registry.tensorfile import sha256_of
-from worker.storage.client import Attempts, StorageOptions, code_of
+from worker.storage.client import Attempts, StorageOptions, code_of, having
 from worker.storage.transfer import CheckCancelled, FileSlice, TransferPool
 
 DEFAULT: Final = "application/octet-stream"
@@ -145,7 +145,7 @@ class Upload:
         md5 = _md5(body)
         request = partial(self.client.put_object, Body=body, ContentMD5=_base64(md5), **target)
         self._may_exist = True
-        [reply] = pool.run([partial(self._attempts(pool).run, request)])
+        [reply] = pool.run([partial(self._attempts(pool).run, partial(having, "ETag", request))])
         return self._confirmed(replace(sent, etag=reply["ETag"]), md5.hex(), pool)
 
     def _multipart(
@@ -168,7 +168,8 @@ class Upload:
     def _open(self, target: Mapping[str, Any], pool: TransferPool) -> None:
         request = partial(self.client.create_multipart_upload, **target)
         # Kept at once: should the caller be gone by now, the upload is aborted by this id.
-        self._upload_id = self._attempts(pool).run(request)["UploadId"]
+        opened = partial(having, "UploadId", request)
+        self._upload_id = self._attempts(pool).run(opened)["UploadId"]
 
     def _part(self, path: Path, number: int, start: int, length: int, pool: TransferPool) -> _Sent:
         with FileSlice(path, start, length, pool.stop) as body:
@@ -180,7 +181,8 @@ class Upload:
                     **self._target, PartNumber=number, Body=body, ContentMD5=_base64(md5)
                 )
 
-            return _Sent(number, self._attempts(pool).run(send)["ETag"], md5)
+            reply = self._attempts(pool).run(partial(having, "ETag", send))
+            return _Sent(number, reply["ETag"], md5)
 
     def _completed(
         self, done: list[_Sent], sent: ObjectInfo, expected: str, pool: TransferPool
@@ -191,7 +193,8 @@ class Upload:
         )
         self._may_exist = True
         try:
-            [reply] = pool.run([partial(self._attempts(pool).run, request)])
+            completed = partial(having, "ETag", request)
+            [reply] = pool.run([partial(self._attempts(pool).run, completed)])
         except StoreError:
             # Repeated after a lost reply, a completion finds no upload: then the object is there.
             with contextlib.suppress(StoreError):

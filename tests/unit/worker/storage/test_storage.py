@@ -12,12 +12,13 @@ from lora_registry.store import (
     ObjectMissing,
     PreconditionFailed,
     Store,
+    StoreRefused,
     StoreThrottled,
     StoreUnavailable,
 )
 from worker.errors import InvalidSettings
 from worker.storage import ObjectStore
-from worker.storage.client import Attempts, StorageOptions, translate
+from worker.storage.client import Attempts, ReplyUnusable, StorageOptions, translate
 from worker.storage.endpoint import Endpoint, Provider, resolve_endpoint
 from worker.storage.upload import content_type_for, disposition
 
@@ -203,21 +204,23 @@ def test_a_disposition_cannot_be_left() -> None:
 # What a store's answers mean
 
 
-def refusal(status: int, code: str = "") -> ClientError:
+def refusal(status: int, code: str = "", verb: str = "GetObject") -> ClientError:
     reply: Any = {
         "Error": {"Code": code or str(status)},
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
-    return ClientError(reply, "GetObject")
+    return ClientError(reply, verb)
 
 
 @pytest.mark.parametrize(
     ("verb", "error", "expected"),
     [
         ("read", refusal(404, "NoSuchKey"), ObjectMissing),
-        ("read", refusal(404), ObjectMissing),
-        ("read", refusal(404, "NoSuchBucket"), StoreUnavailable),
-        ("write", refusal(404, "NoSuchBucket"), StoreUnavailable),
+        ("read", refusal(404), StoreUnavailable),
+        ("read", refusal(404, verb="HeadObject"), ObjectMissing),
+        ("read", ReplyUnusable("it has no ETag"), StoreUnavailable),
+        ("read", refusal(404, "NoSuchBucket"), StoreRefused),
+        ("write", refusal(404, "NoSuchBucket"), StoreRefused),
         ("write", refusal(404, "NoSuchKey"), PreconditionFailed),
         ("write", refusal(409, "ConditionalRequestConflict"), PreconditionFailed),
         ("write", refusal(412, "PreconditionFailed"), PreconditionFailed),
@@ -227,9 +230,9 @@ def refusal(status: int, code: str = "") -> ClientError:
         ("read", refusal(429), StoreThrottled),
         ("write", refusal(503, "SlowDown"), StoreThrottled),
         ("read", refusal(503, "ServiceUnavailable"), StoreUnavailable),
-        ("read", refusal(403, "AccessDenied"), StoreUnavailable),
-        ("read", refusal(403), StoreUnavailable),
-        ("write", refusal(400, "ExpiredToken"), StoreUnavailable),
+        ("read", refusal(403, "AccessDenied"), StoreRefused),
+        ("read", refusal(403), StoreRefused),
+        ("write", refusal(400, "ExpiredToken"), StoreRefused),
         ("read", NoCredentialsError(), StoreUnavailable),
         ("read", ConnectTimeoutError(endpoint_url="http://x"), StoreUnavailable),
     ],
@@ -245,6 +248,9 @@ def test_what_an_answer_means(verb: str, error: Exception, expected: type[Except
         (refusal(503, "SlowDown"), 3),
         (ConnectTimeoutError(endpoint_url="http://x"), 3),
         (ConnectionResetError(), 3),
+        (refusal(404), 3),
+        (ReplyUnusable("it has no ETag"), 3),
+        (ValueError("no date"), 3),
         (refusal(404, "NoSuchKey"), 1),
         (refusal(403, "AccessDenied"), 1),
         (refusal(501), 1),
@@ -258,7 +264,7 @@ def test_what_is_worth_another_try(error: Exception, tries: int) -> None:
         calls.append(1)
         raise error
 
-    with pytest.raises((StoreUnavailable, StoreThrottled, ObjectMissing)):
+    with pytest.raises((StoreUnavailable, StoreRefused, StoreThrottled, ObjectMissing)):
         Attempts(replace(OPTIONS, max_attempts=3), "k").run(request)
     assert len(calls) == tries
 
