@@ -8,7 +8,7 @@ A change that changes nothing returns the record it was given, and nothing is wr
 from datetime import datetime
 from typing import Final
 
-from lora_registry.character import CharacterRecord, CharacterVersion
+from lora_registry.character import CharacterRecord, CharacterVersion, Reference
 from lora_registry.errors import (
     CharacterDeleted,
     CharacterInUse,
@@ -32,6 +32,45 @@ def first_record(version: CharacterVersion, *, name: str) -> CharacterRecord:
         created_at=version.created_at,
         updated_at=version.created_at,
     )
+
+
+def instant_record(character_id: str, created_at: datetime) -> CharacterRecord:
+    """The record of a character that has no version: `referring` gives it its photos."""
+    return CharacterRecord(
+        character_id=character_id,
+        name=character_id,
+        trigger=character_id,
+        class_noun="person",
+        base_model="",
+        created_at=created_at,
+        updated_at=created_at,
+    )
+
+
+def referring(
+    record: CharacterRecord,
+    references: tuple[Reference, ...],
+    *,
+    trigger: str | None = None,
+    class_noun: str | None = None,
+) -> CharacterRecord:
+    """Give a character other reference photos.
+
+    Trigger and class noun are those that a LoRA was trained on as soon as there is one, and stay.
+
+    Raises:
+        CharacterDeleted: a tombstone is restored first, on purpose.
+    """
+    if record.deleted:
+        raise CharacterDeleted(record.character_id)
+    changed = record.model_copy(update={"references": references})
+    if record.active is None:
+        words = {
+            "trigger": trigger or record.trigger,
+            "class_noun": class_noun or record.class_noun,
+        }
+        changed = changed.model_copy(update=words)
+    return record if changed == record else changed
 
 
 def activated(record: CharacterRecord, version: CharacterVersion) -> CharacterRecord:

@@ -6,7 +6,12 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from lora_registry.errors import CharacterDeleted, DocumentInvalid, NoActiveVersion
+from lora_registry.errors import (
+    CharacterDeleted,
+    DocumentInvalid,
+    NoActiveVersion,
+    OnlyReferences,
+)
 
 SCHEMA_VERSION: Final = 1
 
@@ -221,7 +226,7 @@ def usable(record: CharacterRecord, base_model: str | None = None) -> UsableVers
     if record.deleted:
         raise CharacterDeleted(record.character_id)
     if record.active is None:
-        raise NoActiveVersion(record.character_id)
+        raise (OnlyReferences if record.references else NoActiveVersion)(record.character_id)
     families = migrated(record).families
     family = base_model if base_model in families else record.base_model
     active = families[family]

@@ -73,6 +73,30 @@ class NoActiveVersion(VersionNotFound):
         )
 
 
+class OnlyReferences(NoActiveVersion):
+    """The character has photos, and no LoRA."""
+
+    def __init__(self, character_id: str) -> None:
+        VersionNotFound.__init__(
+            self,
+            character_id,
+            "",
+            f"Character {character_id!r} has reference photos and no LoRA yet; choose a workflow "
+            "that takes references, or train it.",
+        )
+
+
+class ReferenceMissing(CharacterNotFound):
+    """A photo that the record names is not in the bucket."""
+
+    def __init__(self, character_id: str) -> None:
+        super().__init__(
+            character_id,
+            f"A reference photo of character {character_id!r} is gone; create it again from its "
+            "photos.",
+        )
+
+
 class NothingToRollBack(VersionNotFound):
     """No version was active before the present one."""
 

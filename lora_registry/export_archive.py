@@ -1,7 +1,8 @@
 """The file that moves characters between buckets: a tar of documents and weights.
 
 Members bear the keys of the bucket: `characters/{id}/character.json`, `…/versions/{version}.json`,
-`…/loras/{sha256}.safetensors`, `…/training/{version}/…`. Outputs stay behind. The last member,
+`…/loras/{sha256}.safetensors`, `…/training/{version}/…`, `…/references/{sha256}.jpg`. Outputs stay
+behind. The last member,
 `manifest.json`, lists every other with size and SHA-256, so an archive that is cut off is known
 before anything is written. It is not compressed: weights do not get smaller.
 """
@@ -30,7 +31,7 @@ from lora_registry.tensorfile import sha256_of
 _MANIFEST: Final = "manifest.json"
 _MAX_DOCUMENT: Final = 64 * 1024 * 1024
 _CHUNK: Final = 1024 * 1024
-_PARTS: Final = frozenset({"character.json", "versions", "loras", "training"})
+_PARTS: Final = frozenset({"character.json", "versions", "loras", "training", "references"})
 
 
 class Member(BaseModel):
@@ -169,6 +170,7 @@ class ArchiveReader:
             record = self.head(name)
             actives = [record.active, *record.families.values()]
             named = {layout.version_key(character_id, each.id) for each in actives if each}
+            named |= {reference.key for reference in record.references}
             if record.character_id != character_id or named - self._members.keys():
                 raise ArchiveInvalid(f"The archive's record {name!r} names what is not in it.")
         elif part == "versions":

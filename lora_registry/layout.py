@@ -4,6 +4,8 @@
     characters/{id}/versions/{version}.json           one per LoRA, immutable
     characters/{id}/loras/{sha256}.safetensors        weights, immutable, addressed by content
     characters/{id}/training/{version}/…              what a training leaves beside its weights
+    characters/{id}/references/{sha256}.jpg           photos of it, immutable, addressed by content
+    characters/{id}/training/{version}/identity.json  the face of its photos, as numbers
     registry/conditions.json                          which write conditions the store enforces
     registry/newest/{inverted time}-{id}              empty markers: characters by creation time
 
@@ -83,9 +85,24 @@ def weights_key(character_id: str, sha256: str) -> str:
     return f"{weights_prefix(character_id)}{sha256}.safetensors"
 
 
+def references_prefix(character_id: str) -> str:
+    """Where a character's reference photos are."""
+    return f"{folder(character_id)}references/"
+
+
+def reference_key(character_id: str, sha256: str) -> str:
+    """A reference photo, a JPEG named by its content."""
+    return f"{references_prefix(character_id)}{sha256}.jpg"
+
+
 def training_prefix(character_id: str, version: str) -> str:
     """Captions, dataset manifest, loss curve and preview sheet of one training."""
     return f"{folder(character_id)}training/{checked_version_id(version)}/"
+
+
+def identity_key(character_id: str, version: str) -> str:
+    """The face that a version's photos show, as numbers."""
+    return f"{training_prefix(character_id, version)}identity.json"
 
 
 def job_part(job_id: str) -> str:

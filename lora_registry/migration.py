@@ -96,7 +96,7 @@ def _export(store: Store, archive: ArchiveWriter, character_id: str, scratch: Pa
 def _keys(store: Store, character_id: str) -> Iterator[str]:
     yield layout.record_key(character_id)
     folder = layout.folder(character_id)
-    for part in ("versions/", "loras/", "training/"):
+    for part in ("versions/", "loras/", "training/", "references/"):
         yield from (info.key for info in store.list(f"{folder}{part}"))
 
 

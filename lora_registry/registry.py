@@ -10,11 +10,13 @@ import time
 import uuid
 from collections.abc import Callable
 
-from lora_registry import layout
+from lora_registry import layout, references
 from lora_registry.changes import (
     activated,
     deleted,
     first_record,
+    instant_record,
+    referring,
     renamed,
     restored,
     rollback_target,
@@ -24,6 +26,7 @@ from lora_registry.character import (
     CharacterRecord,
     CharacterVersion,
     UsableVersion,
+    milliseconds,
     pinned,
     usable,
 )
@@ -31,6 +34,7 @@ from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterDeleted, CharacterNotFound, VersionNotFound
 from lora_registry.listing import CharacterPage, Order, list_page
 from lora_registry.records import CharacterRecords, RecordChange, Replay
+from lora_registry.references import NewCharacter
 from lora_registry.store import Store
 from lora_registry.versions import NewVersion, Versions, checked
 
@@ -55,6 +59,7 @@ class Registry:
     ) -> None:
         self._store = store
         self._replay = replay or Replay()
+        self._clock = clock
         conditions = Conditions(store)
         self._versions = Versions(store, conditions, self._replay, clock)
         self._records = CharacterRecords(store, conditions, self._replay, clock)
@@ -178,6 +183,33 @@ class Registry:
         version = self._versions.add(new, ids, check_cancelled)
         self._adopt(version, new.name, activate=activate, fresh=not ids)
         return version
+
+    def create(
+        self, new: NewCharacter, *, check_cancelled: Callable[[], None] | None = None
+    ) -> CharacterRecord:
+        """Register reference photos: the photos, then the record; one request each and three.
+
+        The character is there from then on, and stays when a version comes. One that there is gets
+        these photos in the place of its own.
+
+        Raises:
+            InvalidRequest: no photos, too many, or texts that cannot be kept.
+            CharacterDeleted: there is a tombstone; nothing was sent.
+            WriteConflict, StoreError: run it again; photos that were sent stay until a sweep.
+        """
+        new = references.checked(new)
+        known = self._records.get(new.character_id)
+        if known is not None and known.deleted:
+            raise CharacterDeleted(new.character_id)
+        kept = self._replay.run(lambda: references.upload(self._store, new, check_cancelled))
+        created_at = milliseconds(self._clock())
+
+        def change(record: CharacterRecord | None) -> CharacterRecord:
+            base = record or instant_record(new.character_id, created_at)
+            changed = referring(base, kept, trigger=new.trigger, class_noun=new.class_noun)
+            return renamed(changed, new.name)
+
+        return self._change(new.character_id, change, "create", new.job_id)
 
     def adopt(
         self, version: CharacterVersion, *, name: str | None = None, activate: bool = True

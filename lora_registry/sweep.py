@@ -1,7 +1,8 @@
 """Removing what nobody can use any more: tombstones past their grace period, and orphans.
 
 Orphans are weight files that no version names (a writer died between the two), what a training left
-whose version was never written, markers without their record, and objects of a probe. A version
+whose version was never written, photos that no record names, markers without their record, and
+objects of a probe. A version
 whose record was never written is no orphan: it can be activated, and stays.
 
 Nothing younger than the grace period is touched, so a writer that is still at work is safe as long
@@ -37,7 +38,14 @@ log = logging.getLogger(__name__)
 
 DEFAULT_GRACE: Final = timedelta(days=7)
 
-Reason = Literal["deleted character", "orphan weights", "orphan training", "marker", "probe"]
+Reason = Literal[
+    "deleted character",
+    "orphan weights",
+    "orphan training",
+    "orphan reference",
+    "marker",
+    "probe",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,7 @@ class Sweep:
     def run(self) -> Iterator[Removal]:
         """Yield each object that goes (dry run: would go); it is gone when it is yielded.
 
-        About four requests a character, in memory that does not grow with their number. It can be
+        About five requests a character, in memory that does not grow with their number. It can be
         run again after any interruption.
 
         Raises:
@@ -92,7 +100,7 @@ class Sweep:
             record = self._records.peek(character_id)
             if record is not None and self._is_due(record):
                 return list(self._purged(record))
-            return list(self._orphans(character_id))
+            return [*self._orphans(character_id), *self._photos(character_id)]
         except DocumentInvalid as error:  # what it names is unknown, so nothing may go
             log.warning("character not swept", extra={"reason": str(error)})
         except (CharacterInUse, CharacterNotFound) as error:
@@ -139,6 +147,16 @@ class Sweep:
         yield from self._removed(unnamed, "orphan weights")
         lost = (info for info in trainings if _training_version(info.key) not in ids)
         yield from self._removed(lost, "orphan training")
+
+    def _photos(self, character_id: str) -> Iterator[Removal]:
+        photos = self._old(layout.references_prefix(character_id))
+        if not photos:
+            return
+        # Read after the listing: a record that names them meanwhile is seen.
+        record = self._records.peek(character_id)
+        named = {reference.key for reference in record.references} if record else set()
+        unnamed = (info for info in photos if info.key not in named)
+        yield from self._removed(unnamed, "orphan reference")
 
     def _weights_of(self, character_id: str, version: str) -> str:
         key = layout.version_key(character_id, version)

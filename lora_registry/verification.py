@@ -56,7 +56,7 @@ class Verification:
         self._repair = repair
 
     def run(self, character_id: str | None = None) -> Iterator[Checked]:
-        """Yield each character, or one; about four requests each and one a version.
+        """Yield each character, or one; about five requests each and one a version.
 
         Raises:
             StoreError: the store failed; that is never a finding.
@@ -80,6 +80,7 @@ class Verification:
         if record is not None:
             findings.extend(_check_record(record, versions))
             findings.extend(self._check_marker(record))
+            findings.extend(self._check_references(record))
         elif versions:
             findings.append(
                 _note(character_id, "has versions but no record: activate one to use it")
@@ -132,6 +133,20 @@ class Verification:
             else:
                 yield Finding(key, "is missing: the listing by time leaves the character out")
 
+    def _check_references(self, record: CharacterRecord) -> Iterator[Finding]:
+        prefix = layout.references_prefix(record.character_id)
+        photos = {info.key: info for info in self._store.list(prefix)}
+        for reference in record.references:
+            found = photos.pop(reference.key, None)
+            if found is None:
+                yield Finding(reference.key, "is a reference photo that is not there")
+            elif found.size != reference.size:
+                yield Finding(
+                    reference.key, f"has {found.size} bytes, its record says {reference.size}"
+                )
+        for key in sorted(photos):
+            yield Finding(key, "no record names this photo; a sweep removes it", problem=False)
+
     def _check_weights(
         self, version: CharacterVersion, weights: Mapping[str, ObjectInfo]
     ) -> Iterator[Finding]:
@@ -155,7 +170,8 @@ def _check_record(
 ) -> Iterator[Finding]:
     key = layout.record_key(record.character_id)
     if record.active is None:
-        yield Finding(key, "has no active version: activate one to use it", problem=False)
+        if not record.references:
+            yield Finding(key, "has no active version: activate one to use it", problem=False)
     else:
         active = versions.get(record.active.id)
         if active is None:

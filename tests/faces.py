@@ -6,6 +6,7 @@ committed. A machine that cannot reach the package index skips the tests that as
 
 import contextlib
 import functools
+import io
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from PIL import Image, ImageEnhance, ImageOps
 
 _REQUIREMENT: Final = (
     "face_recognition==1.3.0 "
@@ -59,3 +61,44 @@ def _fetched() -> Path | None:
         with contextlib.suppress(OSError):  # another test process was faster
             pictures.rename(_FOLDER)
     return _FOLDER
+
+
+def obama_photos(count: int = 6) -> list[bytes]:
+    """At most eight JPEGs of one man that differ, of 640 pixels and more on the short side."""
+    names = (*OBAMA, PARTLY_HIDDEN[1])
+    return [varied(names[number % 4], mirrored=number >= 4) for number in range(count)]
+
+
+def biden_photo(*, mirrored: bool = False) -> bytes:
+    """A JPEG of another man."""
+    return varied("biden.jpg", mirrored=mirrored)
+
+
+def varied(name: str, *, mirrored: bool) -> bytes:
+    """One of the pictures as a JPEG, scaled, or mirrored as well and darker."""
+    with Image.open(face_picture(name)) as image:
+        picture = image.convert("RGB")
+    width = max(640, picture.width // 2)
+    picture = picture.resize((width, round(picture.height * width / picture.width)))
+    if mirrored:
+        picture = ImageEnhance.Brightness(ImageOps.mirror(picture)).enhance(0.8)
+    return jpeg(picture)
+
+
+def side_by_side(*pictures: bytes) -> bytes:
+    """A group photo: pictures of people beside one another, of one height."""
+    opened = [Image.open(io.BytesIO(body)) for body in pictures]
+    scaled = [image.resize((round(image.width * 900 / image.height), 900)) for image in opened]
+    group = Image.new("RGB", (sum(image.width for image in scaled), 900))
+    left = 0
+    for image in scaled:
+        group.paste(image, (left, 0))
+        left += image.width
+    return jpeg(group)
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """A picture's bytes."""
+    body = io.BytesIO()
+    picture.save(body, "JPEG", quality=92)
+    return body.getvalue()

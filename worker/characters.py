@@ -2,10 +2,12 @@
 
 from families.recognition import LoraFacts
 from lora_registry.character import CharacterRecord
+from lora_registry.errors import CharacterNotFound
 from lora_registry.fields import trigger_of
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.contract import CharactersJob
 from worker.errors import InvalidInput
+from worker.instant import create
 from worker.loras import examine
 from worker.resources import JobContext, Resources
 from worker.results import (
@@ -25,6 +27,9 @@ def run(job: CharactersJob, resources: Resources, context: JobContext) -> Charac
     character_id = job.character_id or ""  # the contract requires it for every other action
     if job.action == "get":
         return _get(character_id, resources)
+    if job.action == "create":
+        head = create(job, resources, context)
+        return CharacterChangedResult(character=head, warnings=_reference_warnings(resources))
     if job.action == "register":
         return _register(job, character_id, resources, context)
     return CharacterChangedResult(character=_changed(job, character_id, resources, context))
@@ -82,6 +87,7 @@ def _register(
         path, resources.recogniser, base_model=job.base_model, check_cancelled=check_cancelled
     )
     context.progress.report("uploading", 70)
+    known = _known(character_id, resources)
     new = NewVersion(
         character_id=character_id,
         job_id=context.job_id,
@@ -90,15 +96,36 @@ def _register(
         format=found.format,
         rank=found.rank,
         trigger=trigger_of(
-            job.trigger, found.metadata.get("modelspec.trigger_phrase"), character_id
+            job.trigger,
+            found.metadata.get("modelspec.trigger_phrase"),
+            known.trigger if known else None,
+            character_id,
         ),
-        class_noun=job.class_noun,
+        class_noun=job.class_noun or (known.class_noun if known else "person"),
         name=job.name,
         strength=DEFAULT_STRENGTH if job.strength is None else job.strength,
     )
     resources.registry.add_version(new, activate=job.activate, check_cancelled=check_cancelled)
     head = resources.registry.get(character_id)
     return CharacterChangedResult(character=head, warnings=_warnings(found, resources))
+
+
+def _known(character_id: str, resources: Resources) -> CharacterRecord | None:
+    """The character as it is; what a job does not say of a further LoRA, its record does."""
+    try:
+        return resources.registry.get(character_id, tombstone=True)
+    except CharacterNotFound:
+        return None
+
+
+def _reference_warnings(resources: Resources) -> list[str]:
+    if any(workflow.references for workflow in resources.workflows.values()):
+        return []
+    told = (
+        "No workflow of this worker takes reference photos; the character cannot be used until "
+        "one is added, or it is trained."
+    )
+    return [told]
 
 
 def _warnings(found: LoraFacts, resources: Resources) -> list[str]:

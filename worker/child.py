@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -28,40 +27,6 @@ class ChildStartFailed(WorkerError):
 
 class ChildNotStopped(WorkerError):
     """A process that survives SIGKILL for now: it sits in the kernel, a driver as a rule."""
-
-
-class LineSplitter:
-    """Turns chunks of output into lines; a carriage return ends one too, as progress bars do.
-
-    Args:
-        max_bytes: a longer line comes in pieces of this size, so memory stays bounded.
-    """
-
-    _ENDS = re.compile(rb"[\r\n]+")
-
-    def __init__(self, max_bytes: int = 16 * 1024) -> None:
-        self._max_bytes = max_bytes
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """The lines that `chunk` completes; empty ones are left out."""
-        *whole, self._rest = self._ENDS.split(self._rest + chunk)
-        while len(self._rest) > self._max_bytes:
-            whole.append(self._rest[: self._max_bytes])
-            self._rest = self._rest[self._max_bytes :]
-        return [piece for line in whole for piece in self._pieces(line)]
-
-    def flush(self) -> list[str]:
-        """What is left when the output has ended without a line end."""
-        rest, self._rest = self._rest, b""
-        return self._pieces(rest)
-
-    def _pieces(self, line: bytes) -> list[str]:
-        size = self._max_bytes
-        return [
-            line[start : start + size].decode(errors="replace")
-            for start in range(0, len(line), size)
-        ]
 
 
 class _Guard:

@@ -22,7 +22,7 @@ from worker.results import (
     StorageHealth,
     WorkflowHealth,
 )
-from worker.training.base_model import find_checkpoint
+from worker.training.weights import find_checkpoint
 
 _MAKING: Final = frozenset({"image", "video", "train"})  # the tasks that need models
 

@@ -6,7 +6,7 @@ a PUT after it.
 
 import logging
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from errors import CodedError
@@ -18,46 +18,58 @@ log = logging.getLogger(__name__)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
-def recorded(
-    records: JobRecords, raw: object, job_id: str, make: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """The answer of a job: what its record says already, or what `make` returns.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job's hold on its record.
+
+    Attributes:
+        records: of the bucket.
+        request_id: names the record; None for a job without one.
+        answer: what the job answers unserved: its record is final, or could not be claimed.
+    """
+
+    records: JobRecords
+    request_id: str | None = None
+    answer: dict[str, Any] | None = None
+
+    def finish(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Write what the job came to; returns what is answered, an earlier ending where one is."""
+        if self.request_id is None or answer.get("code") == "cancelled":
+            # Perhaps this worker is being stopped and RunPod gives the job to another one: whoever
+            # cancelled it for good writes that into the record.
+            return answer
+        try:
+            record = self.records.finish(self.request_id, answer)
+        except CodedError as error:
+            # The answer still goes to RunPod, where a gateway finds it and writes the record.
+            told = {"request_id": self.request_id, "reason": str(error)}
+            log.warning("record not written", extra=told)
+            return answer
+        written = record.error if "error" in answer else record.result
+        kept = {name: value for name, value in answer.items() if name != "refresh_worker"}
+        return answer if written == kept else record.outcome
+
+
+def claim(records: JobRecords, raw: object, job_id: str) -> Claim:
+    """Claim the record of a job that is about to be served.
 
     Args:
         records: of the bucket.
-        raw: the job's `input`; one without a usable `request_id` is made without a record.
+        raw: the job's `input`; one without a usable `request_id` has no record.
         job_id: the platform's id of this job.
-        make: serves the job; returns a result or an error, and never raises.
     """
     request_id = raw.get("request_id") if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or not isinstance(request_id, str):
-        return make()
+        return Claim(records)
     if not _REQUEST_ID.fullmatch(request_id):
-        return make()  # the contract refuses it, with the sentence for it
+        return Claim(records)  # the contract refuses it, with the sentence for it
     try:
         record = records.claim(request_id, job_id, str(raw.get("task"))[:64])
     except CodedError as error:
         # Without the claim another worker might make the same request: better none than two.
         log.warning("job not claimed", extra={"request_id": request_id, "reason": str(error)})
-        return error_result(error, job_id).to_json()
+        return Claim(records, answer=error_result(error, job_id).to_json())
     if record.final:
         log.info("job answered from its record", extra={"request_id": request_id})
-        return record.outcome
-    answer = make()
-    if answer.get("code") == "cancelled":
-        # Perhaps this worker is being stopped and RunPod gives the job to another one: whoever
-        # cancelled it for good writes that into the record.
-        return answer
-    return _finished(records, request_id, answer)
-
-
-def _finished(records: JobRecords, request_id: str, answer: dict[str, Any]) -> dict[str, Any]:
-    try:
-        record = records.finish(request_id, answer)
-    except CodedError as error:
-        # The answer still goes to RunPod, where a gateway finds it and writes the record.
-        log.warning("record not written", extra={"request_id": request_id, "reason": str(error)})
-        return answer
-    written = record.error if "error" in answer else record.result
-    kept = {name: value for name, value in answer.items() if name != "refresh_worker"}
-    return answer if written == kept else record.outcome
+        return Claim(records, answer=record.outcome)
+    return Claim(records, request_id)

@@ -21,10 +21,17 @@ class Result(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+OutputKind = Literal[
+    "image", "video", "audio", "text", "file", "poster", "lora", "sheet", "curve", "report"
+]
+
+
 class StoredOutput(Result):
     """One object of the bucket. `bytes` and `sha256` were confirmed against the store."""
 
-    kind: Literal["image", "video", "audio", "poster", "lora", "sheet", "curve", "report"]
+    kind: OutputKind
+    name: str | None = Field(None, description="of the output, as its workflow declares it")
+    node: str | None = Field(None, description="of the workflow's graph that wrote it")
     key: str
     content_type: str
     bytes: int
@@ -36,20 +43,41 @@ class StoredOutput(Result):
     duration_s: float | None = None
 
 
+class LikenessResult(Result):
+    """How alike a picture is to the photos of its characters, 0 to 1.
+
+    Without a `score`, or where it is not of all characters, `reason` says why. Of several
+    `characters` the least alike one counts.
+    """
+
+    score: float | None = None
+    characters: dict[str, float] | None = None
+    reason: str | None = None
+
+
 class OutputResult(StoredOutput):
-    """A delivered object with the URL to fetch it by, for as long as that lasts."""
+    """A delivered object with the URL to fetch it by, for as long as that lasts.
+
+    `seed` is there where it is another one than the job's.
+    """
 
     url: str
     expires_at: str | None = None
+    seed: int | None = None
+    likeness: LikenessResult | None = None
 
 
 class CharacterResult(Result):
-    """A character as it was used: the version is what a later job pins."""
+    """A character as it was used: the version is what a later job pins.
+
+    Without a version its reference photos alone were used; `references` says how many were.
+    """
 
     character_id: str
-    version: str
-    strength: float
+    version: str | None = None
+    strength: float | None = None
     trigger: str
+    references: int | None = None
 
 
 class WorkflowResult(Result):
@@ -66,16 +94,37 @@ class ManifestResult(Result):
     url: str
 
 
-class GenerationResult(Result):
-    """The result of image and video jobs."""
+class CandidateResult(Result):
+    """One of the pictures that were made, to choose from."""
 
-    task: Literal["image", "video"]
+    seed: int
+    likeness: LikenessResult
+    delivered: bool
+
+
+class SelectionResult(Result):
+    """What the delivered pictures were chosen from.
+
+    `passed` counts those that reach `min_likeness`, where the job has one.
+    """
+
+    made: int
+    min_likeness: float | None = None
+    passed: int | None = None
+    candidates: list[CandidateResult]
+
+
+class GenerationResult(Result):
+    """The result of image, video and workflow jobs."""
+
+    task: Literal["image", "video", "workflow"]
     job_id: str
     outputs: list[OutputResult]
     seed: int | None = None
     prompt: str | None = None
     character: CharacterResult | None = None
     characters: list[CharacterResult] | None = None
+    selection: SelectionResult | None = None
     workflow: WorkflowResult
     manifest: ManifestResult
     warnings: list[str] | None = None
@@ -133,6 +182,9 @@ class PhotoResult(Result):
     """What became of one photo; sides in pixels, sha256 of the file as it came.
 
     `repeats` says how often it is seen for each time that others are, as kohya's folders have it.
+    `faces` counts faces; `face_side` is the subject's, in pixels, `likeness` that face's to the
+    subject in the other photos, 0 to 1; `cropped` is what is trained on, where that is not all of
+    the photo: left, top, right, bottom.
     """
 
     index: int
@@ -144,6 +196,22 @@ class PhotoResult(Result):
     sha256: str | None = None
     caption: str | None = None
     repeats: int | None = None
+    faces: int | None = None
+    face_side: int | None = None
+    likeness: float | None = None
+    cropped: tuple[int, int, int, int] | None = None
+
+
+class SubjectResult(Result):
+    """The person whom the photos show.
+
+    `likeness` is the median of a photo's to the others: what pictures of the character can reach.
+    """
+
+    photos: int
+    likeness: float | None = None
+    scorer: str
+    scorer_version: str
 
 
 class UnusedFileResult(Result):
@@ -156,7 +224,8 @@ class UnusedFileResult(Result):
 class DatasetResult(Result):
     """The photos of a training; `digest` names photos, captions and repeats.
 
-    `unused` names at most 100 files; `unused_count` counts all.
+    `unused` names at most 100 files; `unused_count` counts all. `subject` is the person who recurs;
+    where there is none, `not_measured` says why likeness is not measured.
     """
 
     digest: str | None = None
@@ -164,6 +233,8 @@ class DatasetResult(Result):
     captioner: str | None = None
     unused: list[UnusedFileResult] = []
     unused_count: int | None = None
+    subject: SubjectResult | None = None
+    not_measured: str | None = None
 
 
 class TrainingSettings(Result):
@@ -214,6 +285,8 @@ class PreviewsResult(Result):
 class TrainedCharacterResult(CharacterResult):
     """The version that the training made, and whether it is the active one now."""
 
+    version: str
+    strength: float
     name: str
     active: bool
 

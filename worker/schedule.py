@@ -18,7 +18,7 @@ MIN_LEAD_S, MAX_LEAD_S = 0.2, 0.9  # a job is held by a busy worker for less tha
 _FIRST_PREPARATION_S: Final = 0.2
 _NEWEST_COUNTS: Final = 0.3  # of moving averages
 _UNSTARTED_S: Final = 5.0  # a job that was fetched and has not begun by then never will
-_SAMPLING_FROM, _SAMPLING_TO = 10.0, 85.0  # percent; see `worker.progress`
+_SAMPLING_FROM, _SAMPLING_TO = 10.0, 85.0  # percent; see `worker.resources`
 _WAIT_S: Final = 0.05
 # What decides how long a picture or a clip takes. The prompt does not.
 _SHAPE: Final = ("task", "workflow", "width", "height", "steps", "count", "frames", "init_image")

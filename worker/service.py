@@ -15,14 +15,24 @@ from errors import CodedError
 from families.library import load_families
 from families.recognition import Recogniser
 from lora_registry.cache import LoraCache
+from lora_registry.identity import Identities
 from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
-from worker import assembly, characters, health, image, train, video
+from worker import assembly, characters, health, train
 from worker.availability import Availability
 from worker.boot import Boot
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
-from worker.contract import CharactersJob, HealthJob, ImageJob, Job, TrainJob, VideoJob, parse_job
+from worker.contract import (
+    CharactersJob,
+    HealthJob,
+    ImageJob,
+    Job,
+    TrainJob,
+    VideoJob,
+    WorkflowJob,
+    parse_job,
+)
 from worker.errors import (
     DiskFull,
     EngineCrashed,
@@ -30,13 +40,13 @@ from worker.errors import (
     Internal,
     InvalidInput,
 )
+from worker.generation import jobs
 from worker.generation.warmup import warm_up
 from worker.likeness.scorer import Scorer, ScorerOptions
 from worker.logs import job_logging
 from worker.pictures import PictureOptions, Pictures
-from worker.progress import Progress, Send
-from worker.recording import recorded
-from worker.resources import JobContext, Resources
+from worker.recording import claim
+from worker.resources import JobContext, Progress, Resources, Send
 from worker.results import error_result
 from worker.schedule import GpuSchedule, JobInHand
 from worker.settings import Settings
@@ -93,6 +103,7 @@ class Worker:
             pictures=Pictures(PictureOptions(settings.image_max_pixels), settings.work_dir),
             scorer=hold(Scorer(ScorerOptions(enabled=settings.likeness == "auto"))),
             registry=Registry(store),
+            identities=Identities(store),
             records=JobRecords(store),
             loras=LoraCache(store, settings.loras_folder, assembly.lora_budget(settings)),
             workflows=workflows,
@@ -141,7 +152,7 @@ class Worker:
             job_id: RunPod's; part of the keys of the job's objects.
             raw: the job's `input`.
             cancel: set from another thread to end the job early.
-            send: delivers one progress update; see `worker.progress`.
+            send: delivers one progress update; see `worker.resources`.
 
         Returns:
             The result, or an error with `error`, `code` and `retryable`; JSON either way.
@@ -150,12 +161,10 @@ class Worker:
         in_hand = self.schedule.begin(job_id, raw)
         try:
             with job_logging(safe_id):
-                return recorded(
-                    self.resources.records,
-                    raw,
-                    safe_id,
-                    lambda: self._answer(safe_id, raw, cancel, send, in_hand),
-                )
+                claimed = claim(self.resources.records, raw, safe_id)
+                if claimed.answer is not None:
+                    return claimed.answer
+                return claimed.finish(self._answer(safe_id, raw, cancel, send, in_hand))
         finally:
             self.schedule.end(job_id)
 
@@ -228,14 +237,12 @@ class Worker:
                 field="task",
             )
         match job:
-            case ImageJob():
-                return image.run(job, self.resources, context)
+            case ImageJob() | VideoJob() | WorkflowJob():
+                return jobs.run(job, self.resources, context)
             case CharactersJob():
                 return characters.run(job, self.resources, context).to_json()
             case HealthJob():
                 return health.run(job, self.resources, context).to_json()
-            case VideoJob():
-                return video.run(job, self.resources, context)
             case TrainJob():
                 return train.run(job, self.resources, context).to_json()
             case _:

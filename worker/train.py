@@ -11,26 +11,33 @@ from typing import Final
 
 from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
+from lora_registry.identity import FaceIdentity
 from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
 from worker.cancel import Deadline
 from worker.contract import TrainJob
+from worker.instant import create_from_dataset
 from worker.loras import examine
 from worker.resources import JobContext, Resources
 from worker.results import DatasetResult, TrainResult
 from worker.settings import default_python
 from worker.training import defaults
-from worker.training.base_model import find_checkpoint, trained_layers
 from worker.training.captions import derived_trigger, ordinary_words, trigger_warning
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.handover import engine_restored, gpu_memory, gpu_released
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions
-from worker.training.preparation import prepare
+from worker.training.preparation import IDENTITY, prepare
 from worker.training.record import TrainingRecord, metadata_of, settings_of, warnings_of
 from worker.training.report import record_key, report
 from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec
-from worker.training.weights import Expected, check_lora, write_metadata
+from worker.training.weights import (
+    Expected,
+    check_lora,
+    find_checkpoint,
+    trained_layers,
+    write_metadata,
+)
 from worker.training.work import (
     LossLog,
     TrainingFolder,
@@ -61,6 +68,9 @@ def run(job: TrainJob, resources: Resources, context: JobContext) -> TrainResult
             record = folder.load(_RECORD, TrainingRecord)
             if record is None:
                 dataset, described = prepare(work)
+                if job.instant:
+                    words = (work.trigger, work.class_noun)
+                    create_from_dataset(job, dataset, words, resources, context)
                 spec = plan(work, dataset)
                 weights = train(work, spec, dataset)
                 record = verify(work, spec, described, weights)
@@ -90,7 +100,7 @@ def begin(
     return TrainingWork(
         job=job,
         trigger=job.trigger or known,
-        class_noun=job.class_noun,
+        class_noun=job.class_noun or (character.class_noun if character else "person"),
         gpu_memory=gpu_memory(stats),
         trainer=_trainer(job, resources, version),
         deadline=deadline,
@@ -165,6 +175,7 @@ def verify(
         check=check,
         warnings=warnings_of(described, warning),
         losses=work.losses.curve(),
+        identity=work.folder.load(IDENTITY, FaceIdentity),
     )
     # The record says that the weights beside it are whole and checked, so it comes last.
     work.folder.save(_RECORD, record)

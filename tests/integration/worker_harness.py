@@ -28,6 +28,7 @@ SCHEMA: Final = json.loads((ROOT / "docs" / "contract.schema.json").read_text())
 RESULTS: Final[Mapping[str, tuple[str, ...]]] = {
     "image": ("GenerationResult",),
     "video": ("GenerationResult",),
+    "workflow": ("GenerationResult",),
     "train": ("TrainResult",),
     "characters": ("CharacterPageResult", "CharacterDetailResult", "CharacterChangedResult"),
     "health": ("HealthResult",),
@@ -73,6 +74,8 @@ def settings_for(s3: S3Server, folder: Path, **changes: str) -> Settings:
         "WORK_DIR": str(folder / "work"),
         "MODELS_DIR": str(folder / "models"),
         "COMFYUI_DIR": str(STAND_IN),
+        # Noise has no faces, and looking for them takes seconds; tests of likeness say "auto".
+        "LIKENESS": "off",
     }
     return Settings.from_environment(given | changes)
 

@@ -28,7 +28,7 @@ def test_every_job_in_the_docs_is_a_valid_job(block: str) -> None:
 
 def test_readme_has_an_example_of_every_task() -> None:
     tasks = {json.loads(block)["input"]["task"] for _, block in blocks("json")}
-    assert tasks == {"image", "video", "train", "characters", "health"}
+    assert tasks == {"image", "video", "workflow", "train", "characters", "health"}
 
 
 @pytest.mark.parametrize("block", [block for _, block in blocks("toml")])
@@ -39,8 +39,9 @@ def test_every_toml_in_the_docs_parses(block: str) -> None:
 def test_every_model_that_a_workflow_names_is_in_the_manifest() -> None:
     manifest = tomllib.loads((ROOT / "builder" / "models.toml").read_text())
     known = {model["name"] for model in manifest["model"]}
-    for workflow in load_library(ROOT / "workflows").values():
-        assert set(workflow.models) <= known, workflow.name
+    for folder in (ROOT / "workflows", ROOT / "docs" / "drop-ins"):
+        for workflow in load_library(folder).values():
+            assert set(workflow.models) <= known, workflow.name
 
 
 def test_every_file_that_the_map_names_exists() -> None:

@@ -11,11 +11,17 @@ from typing import Any, Self
 
 from worker.cancel import CancelToken
 from worker.comfyui.engine import Engine
-from worker.comfyui.http import ComfyUIHTTP, PromptRefused
-from worker.comfyui.outputs import OutputFile, OutputFolder
+from worker.comfyui.events import (
+    Execution,
+    Graph,
+    Listeners,
+    OutputFile,
+    PromptRecord,
+    Step,
+)
+from worker.comfyui.failures import refusal
+from worker.comfyui.http import ComfyUIHTTP, PromptRefused, missing_output
 from worker.comfyui.prompt import Hang, Limits, PromptRun
-from worker.comfyui.record import Execution, Graph, Listeners, PromptRecord, Step
-from worker.comfyui.refusals import refusal
 from worker.errors import DiskFull, EngineCrashed, InvalidInput
 
 __all__ = ["ComfyUIClient", "Execution", "OutputFile", "Step"]
@@ -203,6 +209,30 @@ class ComfyUIClient:
             if isinstance(options, list):
                 return options
         return ()
+
+
+class OutputFolder:
+    """ComfyUI's output folder, where it is on our disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+
+    def path(self, file: OutputFile) -> Path:
+        """Where the file lies.
+
+        Raises:
+            ExecutionFailed: it is not there, or what the node reports leads out of the folder.
+        """
+        path = (self._folder / file.subfolder / file.filename).resolve()
+        if not path.is_relative_to(self._folder) or not path.is_file():
+            raise missing_output(file)
+        return path
+
+    def delete_folder(self, subfolder: str) -> None:
+        """Remove a folder below this one, with all in it."""
+        path = (self._folder / subfolder).resolve()
+        if path != self._folder and path.is_relative_to(self._folder):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_whole(data: bytes | Path, path: Path) -> None:

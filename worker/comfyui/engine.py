@@ -6,8 +6,8 @@ from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 from worker.cancel import CancelToken, Deadline
+from worker.comfyui.console import LoraLog
 from worker.comfyui.http import ComfyUIHTTP
-from worker.comfyui.lora_log import LoraLog
 from worker.errors import EngineUnavailable
 
 _POLL_S = 0.1

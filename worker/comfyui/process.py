@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from worker.cancel import CancelToken
-from worker.child import ChildNotStopped, ChildProcess, ChildStartFailed, LineSplitter
-from worker.comfyui.console import OutputLog
+from worker.child import ChildNotStopped, ChildProcess, ChildStartFailed
+from worker.comfyui.console import LoraLog, OutputLog
 from worker.comfyui.engine import listens
+from worker.comfyui.failures import plain
 from worker.comfyui.http import ComfyUIHTTP
-from worker.comfyui.lora_log import LoraLog
 from worker.comfyui.options import ComfyUIOptions
-from worker.comfyui.wording import plain
 from worker.errors import EngineUnavailable
+from worker.logs import LineSplitter
 
 __all__ = ["ComfyUIOptions", "ComfyUIProcess"]
 

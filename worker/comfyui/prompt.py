@@ -22,11 +22,24 @@ from typing import Self
 
 from worker.cancel import CancelToken, Deadline
 from worker.comfyui.engine import Engine
-from worker.comfyui.events import Failed, Interrupted, Started, Succeeded, parse_history
+from worker.comfyui.events import (
+    Execution,
+    Failed,
+    Interrupted,
+    PromptRecord,
+    Started,
+    Succeeded,
+    parse_history,
+)
 from worker.comfyui.failures import failure
-from worker.comfyui.http import ComfyUIHTTP, EngineSilent, EngineUnreachable, PromptRefused
-from worker.comfyui.record import Execution, PromptRecord
-from worker.comfyui.stream import EventStream, StreamLost
+from worker.comfyui.http import (
+    ComfyUIHTTP,
+    EngineSilent,
+    EngineUnreachable,
+    EventStream,
+    PromptRefused,
+    StreamLost,
+)
 from worker.errors import (
     Cancelled,
     EngineCrashed,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from families.adapters import split_key
 from lora_registry.tensorfile import read_header
-from worker.comfyui.lora_log import Unapplied
+from worker.comfyui.console import Unapplied
 from worker.errors import InvalidInput
 
 

@@ -1,22 +1,30 @@
-"""The characters of a job: looked up, their triggers placed, their LoRAs fetched and held."""
+"""The characters of a job: looked up, their triggers placed, LoRAs and photos fetched and held.
+
+They also decide which workflow runs where the job names none: their base model's default.
+"""
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Literal
 
-from lora_registry.character import CharacterRecord, UsableVersion
+from lora_registry.character import CharacterRecord, Reference, UsableVersion, migrated
+from lora_registry.errors import ReferenceMissing
+from lora_registry.store import ObjectMissing
 from worker.contract import CharacterUse
 from worker.errors import InvalidInput
+from worker.generation.references import shared, shown_in
 from worker.resources import JobContext, Resources
 from worker.results import CharacterResult
 from workflows.binding import LoraUse
 from workflows.template import Workflow
 
-PLACE = re.compile(r"\{trigger(?::(?P<character_id>[a-z0-9][a-z0-9_-]{0,63}))?\}")
+PLACE = re.compile(r"\{(?i:trigger)(?::(?P<character_id>[a-z0-9][a-z0-9_-]{0,63}))?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +37,34 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedCharacter:
-    """One character of a job: the version that is used, and how strongly."""
+    """One character of a job: the version that is used and how strongly, the photos that are.
 
-    version: UsableVersion
+    Attributes:
+        version: None where the workflow takes its photos alone.
+        strength: of the version's LoRA.
+        references: input of the workflow -> the photo that goes there.
+        word: what calls it in the prompt: the trigger of its LoRA, else where its photos are.
+    """
+
+    character_id: str
+    version: UsableVersion | None
     strength: float
+    references: Mapping[str, Reference]
+    word: str
 
     @property
     def trigger(self) -> Trigger:
-        """Its trigger, for the prompt."""
-        return Trigger(self.version.character_id, self.version.trigger)
+        """Its word, for the prompt."""
+        return Trigger(self.character_id, self.word)
 
     def result(self) -> CharacterResult:
         """What the job's result says of it."""
         return CharacterResult(
-            character_id=self.version.character_id,
-            version=self.version.version,
-            strength=self.strength,
-            trigger=self.version.trigger,
+            character_id=self.character_id,
+            version=self.version.version if self.version else None,
+            strength=self.strength if self.version else None,
+            trigger=self.word,
+            references=len(self.references) or None,
         )
 
 
@@ -54,35 +73,83 @@ def resolve_characters(
     workflow: Workflow,
     resources: Resources,
     records: Mapping[str, CharacterRecord],
+    brought: Collection[str] = (),
 ) -> tuple[ResolvedCharacter, ...]:
     """Look every character up, all at once: one conditional GET each that is not in `records`.
 
-    Where a character has versions for several base models, the workflow's is meant.
+    Where a character has versions for several base models, the workflow's is meant; where it has
+    none for it, its reference photos alone are used, if the workflow takes such.
+
+    Args:
+        uses: the characters that the job names.
+        workflow: the one that runs.
+        resources: the worker's.
+        records: of the characters that were read already.
+        brought: inputs that the job fills itself; no reference goes there.
 
     Raises:
         CharacterNotFound, VersionNotFound, StoreError: as the registry says.
-        InvalidInput: a LoRA for another base model than the workflow's.
+        InvalidInput: a LoRA for another base model than the workflow's, or more characters by
+            photo than it takes photos.
     """
     if not uses:
         return ()
-    if not workflow.loras:
+    if not (workflow.loras or workflow.references):
         raise InvalidInput(f"workflow: {workflow.name!r} takes no characters.", field="workflow")
 
-    def resolve(use: CharacterUse) -> ResolvedCharacter:
+    def resolve(use: CharacterUse) -> tuple[CharacterRecord, UsableVersion | None]:
         record = records.get(use.character_id) or resources.registry.get(use.character_id)
-        version = resources.registry.chosen(record, use.version, base_model=workflow.base_model)
-        if version.base_model != workflow.base_model:
-            raise InvalidInput(
-                f"character_id: {use.character_id!r} was trained on {version.base_model}, workflow "
-                f"{workflow.name!r} runs on {workflow.base_model}; choose another workflow.",
-                field="character_id",
-                details={"character": version.base_model, "workflow": workflow.base_model},
-            )
-        return ResolvedCharacter(
-            version, version.strength if use.strength is None else use.strength
-        )
+        return record, _version(use, record, workflow, resources)
 
-    return tuple(resources.pool.map(resolve, uses))
+    found = list(resources.pool.map(resolve, uses))
+    inputs = [name for name in workflow.references if name not in brought]
+    placed = shared([record for record, _ in found], inputs) if inputs else {}
+    resolved = []
+    for use, (record, version) in zip(uses, found, strict=True):
+        photos = placed.get(record.character_id, {})
+        if version is None and not photos:
+            raise InvalidInput(
+                f"character_id: workflow {workflow.name!r} takes {len(inputs)} reference photos, "
+                f"and there is none left for {record.character_id!r}; name fewer characters.",
+                field="character_id",
+                details={"references": len(inputs), "characters": len(uses)},
+            )
+        strength = version.strength if version else 0.0
+        resolved.append(
+            ResolvedCharacter(
+                record.character_id,
+                version,
+                strength if use.strength is None else use.strength,
+                photos,
+                version.trigger if version else shown_in(record.class_noun, photos, workflow),
+            )
+        )
+    return tuple(resolved)
+
+
+def _version(
+    use: CharacterUse, record: CharacterRecord, workflow: Workflow, resources: Resources
+) -> UsableVersion | None:
+    """The LoRA that the workflow takes of a character; None: it takes its photos alone."""
+    photos = bool(workflow.references and record.references)
+    fits = workflow.loras and workflow.base_model in migrated(record).families
+    if photos and use.version is None and not fits:
+        return None
+    if not workflow.loras:
+        raise InvalidInput(
+            f"character_id: workflow {workflow.name!r} takes reference photos and no LoRA; "
+            f"create {use.character_id!r} from its photos, or choose another workflow.",
+            field="character_id",
+        )
+    version = resources.registry.chosen(record, use.version, base_model=workflow.base_model)
+    if version.base_model != workflow.base_model:
+        raise InvalidInput(
+            f"character_id: {use.character_id!r} was trained on {version.base_model}, workflow "
+            f"{workflow.name!r} runs on {workflow.base_model}; choose another workflow.",
+            field="character_id",
+            details={"character": version.base_model, "workflow": workflow.base_model},
+        )
+    return version
 
 
 @contextlib.contextmanager
@@ -94,20 +161,60 @@ def leased_loras(
     Raises:
         LoraCorrupt, VersionNotFound, StoreError, Cancelled: as the cache says.
     """
+    trained = [(each.version, each.strength) for each in characters if each.version]
     with ExitStack() as leases:
 
-        def lease(character: ResolvedCharacter) -> Path:
-            held = resources.loras.lease(character.version, check_cancelled=context.cancel.check)
+        def lease(version: UsableVersion) -> Path:
+            held = resources.loras.lease(version, check_cancelled=context.cancel.check)
             return leases.enter_context(held)
 
         with context.timings.phase("loras"):
-            futures = [resources.pool.submit(lease, character) for character in characters]
+            futures = [resources.pool.submit(lease, version) for version, _ in trained]
             wait(futures)  # all of them: a failed one must not leave another's lease behind
             paths = [future.result() for future in futures]
         yield tuple(
-            LoraUse(path.name, character.strength)
-            for path, character in zip(paths, characters, strict=True)
+            LoraUse(path.name, strength) for path, (_, strength) in zip(paths, trained, strict=True)
         )
+
+
+@contextlib.contextmanager
+def placed_references(
+    characters: Sequence[ResolvedCharacter], resources: Resources, context: JobContext
+) -> Iterator[dict[str, str]]:
+    """Have every photo in ComfyUI's input folder while inside: input of the workflow -> file.
+
+    Raises:
+        ReferenceMissing: a photo is not in the bucket.
+        StoreError, Cancelled, DiskFull.
+    """
+    wanted = [
+        (name, character.character_id, photo)
+        for character in characters
+        for name, photo in character.references.items()
+    ]
+    if not wanted:
+        yield {}
+        return
+
+    def fetch(item: tuple[str, str, Reference]) -> bytes:
+        _, character_id, photo = item
+        context.cancel.check()
+        try:
+            return resources.store.get(photo.key).body
+        except ObjectMissing as error:
+            raise ReferenceMissing(character_id) from error
+
+    placed: dict[str, str] = {}
+    try:
+        with context.timings.phase("media"):
+            bodies = list(resources.pool.map(fetch, wanted))
+            run = uuid.uuid4().hex[:12]
+            for (name, _, _), body in zip(wanted, bodies, strict=True):
+                placed[name] = resources.comfyui.place_input(body, f"{run}-{name}.jpg")
+        yield placed
+    finally:
+        for file in placed.values():
+            resources.comfyui.remove_input(file)
 
 
 def place_triggers(prompt: str, triggers: Sequence[Trigger]) -> str:
@@ -135,6 +242,33 @@ def place_triggers(prompt: str, triggers: Sequence[Trigger]) -> str:
     return placed if marked or not others else ", ".join([*others, placed])
 
 
+def fill_triggers(text: str, triggers: Sequence[Trigger]) -> str:
+    """Put triggers where a text marks their places, and nowhere else: `{trigger}` takes all."""
+    words = {trigger.character_id: trigger.word for trigger in triggers}
+
+    def replacement(match: re.Match[str]) -> str:
+        named = match["character_id"]
+        return ", ".join(words.values()) if named is None else words.get(named, "")
+
+    return PLACE.sub(replacement, text)
+
+
+def check_places(text: str, field: str, uses: Sequence[CharacterUse]) -> None:
+    """See to it that every `{trigger:id}` is of a character that the job names.
+
+    Raises:
+        InvalidInput: with `field`.
+    """
+    known = [use.character_id for use in uses]
+    for match in PLACE.finditer(text):
+        if match["character_id"] is not None and match["character_id"] not in known:
+            raise InvalidInput(
+                f"{field}: {match[0]} is of no character of this job "
+                f"(it has: {', '.join(known) or 'none'}).",
+                field=field,
+            )
+
+
 def carries(prompt: str, word: str) -> bool:
     """Whether the prompt has the trigger as a word of its own, in any case."""
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) is not None
@@ -142,3 +276,92 @@ def carries(prompt: str, word: str) -> bool:
 
 def _tidy(text: str) -> str:
     return re.sub(r"\s+([,.])", r"\1", re.sub(r" {2,}", " ", text)).strip(" ,")
+
+
+Kind = Literal["image", "video"]
+
+DEFAULT_WORKFLOWS: Final[Mapping[Kind, str]] = {"image": "sdxl", "video": "svd"}
+"""Of jobs without a character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A workflow's name, and the records that were read to find it, by character."""
+
+    workflow: str
+    records: Mapping[str, CharacterRecord] = field(default_factory=dict)
+
+
+def choose_workflow(
+    kind: Kind,
+    named: str | None,
+    uses: Sequence[CharacterUse],
+    resources: Resources,
+    context: JobContext,
+) -> Choice:
+    """The workflow that a job names, or the default of a base model that all its characters have.
+
+    The base model of the first character's latest version comes first. Characters of whom there are
+    photos and no common base model get a workflow that takes photos. One conditional GET for each
+    character, and none where the job names its workflow.
+
+    Raises:
+        InvalidInput: no workflow here fits the characters, or no base model is common to them.
+        CharacterNotFound, CharacterDeleted, VersionNotFound, StoreError: as the registry says.
+    """
+    if named is not None or not uses:
+        return Choice(named or DEFAULT_WORKFLOWS[kind])
+    with context.timings.phase("registry"):
+        found = resources.pool.map(lambda use: resources.registry.get(use.character_id), uses)
+        records = {record.character_id: record for record in found}
+        known = [_base_models(records[use.character_id], use, resources) for use in uses]
+    common = [name for name in known[0] if all(name in others for others in known[1:])]
+    for base_model in common:
+        workflow = default_workflow(kind, base_model, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    if all(record.references for record in records.values()) and not any(
+        use.version for use in uses
+    ):
+        workflow = reference_workflow(kind, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    told = " and ".join(
+        f"{use.character_id!r} was trained on {', '.join(names) or 'nothing'}"
+        for use, names in zip(uses, known, strict=True)
+    )
+    raise InvalidInput(
+        f"character_id: {told}; no {kind} workflow of this worker fits. Add one, or name another.",
+        field="character_id",
+        details={"base_models": sorted({name for names in known for name in names})},
+    )
+
+
+def default_workflow(kind: Kind, base_model: str, resources: Resources) -> str | None:
+    """The workflow that a family names for its LoRAs, else the first that takes them; or None."""
+    if base_model in resources.families:
+        named = resources.families[base_model].workflows.get(kind)
+        if named in resources.workflows:
+            return named
+    fitting = (
+        workflow.name
+        for workflow in resources.workflows.values()
+        if workflow.kind == kind and workflow.base_model == base_model and workflow.loras
+    )
+    return min(fitting, default=None)
+
+
+def reference_workflow(kind: Kind, resources: Resources) -> str | None:
+    """The first workflow that takes reference photos, one that can run before others; or None."""
+    lacking = resources.availability.lacking()
+    names = (flow.name for flow in resources.workflows.values() if flow.kind == kind)
+    taking = [name for name in names if resources.workflows[name].references]
+    return min(taking, key=lambda name: (name in lacking, name), default=None)
+
+
+def _base_models(record: CharacterRecord, use: CharacterUse, resources: Resources) -> list[str]:
+    """The base models that a character can be used on, the preferred one first."""
+    if use.version is not None:
+        return [resources.registry.chosen(record, use.version).base_model]
+    families = migrated(record).families
+    return sorted(families, key=lambda name: (name != record.base_model, name))

@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from worker.cancel import Deadline
-from worker.child import ChildProcess, LineSplitter
+from worker.child import ChildProcess
 from worker.errors import WorkerError
 from worker.likeness.faces import Face, Sight
+from worker.logs import LineSplitter
 
 log = logging.getLogger(__name__)
 

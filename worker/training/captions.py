@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -83,7 +83,7 @@ def words_of_folder(words: str) -> tuple[str, str | None] | None:
     return trigger, noun or None
 
 
-def length_warning(captions: Iterable[str]) -> str | None:
+def length_warning(captions: Sequence[str]) -> str | None:
     """A sentence when captions are longer than the kohya trainer reads, by a careful count."""
     longer = sum(_about_tokens(caption) > MAX_TOKENS for caption in captions)
     if not longer:

@@ -20,8 +20,7 @@ from worker.errors import (
 from worker.settings import inherited_environment
 from worker.training import kohya_command
 from worker.training.kohya_command import KohyaOptions, Resume
-from worker.training.kohya_progress import TrainerOutput, diverged, failure_in
-from worker.training.kohya_state import Attempt, Attempts
+from worker.training.kohya_state import Attempt, Attempts, TrainerOutput, diverged, failure_in
 from worker.training.trainer import (
     OnStep,
     PreparedDataset,

@@ -30,8 +30,24 @@ ReasonCode = Literal[
     "unreadable",
     "unreachable",
     "too_large",
+    "another_person",
+    "unlike",
+    "no_face",
+    "face_unclear",
+    "small_face",
+    "other_people",
 ]
-_REJECTING: Final = frozenset({"too_small", "duplicate", "unreadable", "unreachable", "too_large"})
+_REJECTING: Final = frozenset(
+    {
+        "too_small",
+        "duplicate",
+        "unreadable",
+        "unreachable",
+        "too_large",
+        "another_person",
+        "no_face",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +70,23 @@ class PhotoFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class FaceFacts:
+    """What was seen of faces in a photo.
+
+    Attributes:
+        count: of all faces.
+        side: of the subject's face, in pixels of the photo as it came.
+        likeness: of that face to the subject's in the other photos, 0 to 1.
+        cropped: what of the photo is trained on: left, top, right, bottom in its pixels.
+    """
+
+    count: int
+    side: int | None = None
+    likeness: float | None = None
+    cropped: tuple[int, int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What became of one photo; `index` counts from 0 in the order they were given."""
 
@@ -61,6 +94,7 @@ class Verdict:
     name: str
     reasons: tuple[Reason, ...] = ()
     facts: PhotoFacts | None = None
+    faces: FaceFacts | None = None
 
     @property
     def kind(self) -> Kind:
@@ -87,6 +121,13 @@ class Verdict:
                 "width": self.facts.width,
                 "height": self.facts.height,
                 "sha256": self.facts.sha256,
+            }
+        if self.faces is not None:
+            shown |= {
+                "faces": self.faces.count,
+                "face_side": self.faces.side,
+                "likeness": self.faces.likeness,
+                "cropped": self.faces.cropped,
             }
         return shown
 

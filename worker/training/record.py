@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from lora_registry.identity import FaceIdentity
 from worker.contract import TrainJob
 from worker.results import (
     CharacterResult,
@@ -28,7 +29,10 @@ REPORT_VERSION: Final = 1
 
 
 class TrainingRecord(Result):
-    """What only the worker that trained knows; `losses` are steps with the loss at each."""
+    """What only the worker that trained knows; `losses` are steps with the loss at each.
+
+    `identity` goes into a document of its own beside the report, and not into the report.
+    """
 
     report_version: int = REPORT_VERSION
     training: TrainingSettings
@@ -36,6 +40,7 @@ class TrainingRecord(Result):
     check: LoraCheckResult
     warnings: list[str] = Field(default_factory=list)
     losses: list[tuple[int, float]] = Field(default_factory=list)
+    identity: FaceIdentity | None = None
 
     def kept(self) -> dict[str, Any]:
         """What the version's own document says of it: small, since every job may read it."""
@@ -93,7 +98,7 @@ def warnings_of(dataset: DatasetResult, trigger: str | None) -> list[str]:
         sentences.append(f"{len(photos) - used} of {len(photos)} photos were rejected.")
     if warned:
         sentences.append(f"{warned} photos have weaknesses; dataset.photos says which.")
-    longer = length_warning(photo.caption or "" for photo in photos)
+    longer = length_warning([photo.caption or "" for photo in photos])
     if longer:
         sentences.append(longer)
     if dataset.unused_count:

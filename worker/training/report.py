@@ -73,6 +73,8 @@ def report(
     if written is None:
         kept = record_key(job.character_id, context.job_id)
         record = record or _read(resources, kept, TrainingRecord) or _without_record(version)
+        if record.identity is not None:
+            resources.identities.put(job.character_id, version.id, record.identity)
         shown = _previews(job, version, record, resources, context, progress)
         progress.at("uploading")
         with context.timings.phase("upload"):
@@ -88,7 +90,7 @@ def report(
                 trigger=version.trigger,
             ),
         )
-        body = written.model_dump_json(indent=1, exclude_none=True, exclude={"losses"})
+        body = written.model_dump_json(indent=1, exclude_none=True, exclude={"losses", "identity"})
         resources.store.put(key, body.encode())
         resources.store.delete(kept)
     progress.at("uploading", 1.0)

@@ -19,8 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from worker.cancel import Deadline
 from worker.contract import TrainJob
 from worker.errors import DiskFull
-from worker.progress import Progress
-from worker.resources import JobContext, Resources
+from worker.resources import JobContext, Progress, Resources
 from worker.training.defaults import short_digest
 from worker.training.drawing import thinned
 from worker.training.trainer import Trainer, TrainingStep
@@ -192,8 +191,12 @@ class TrainingWork:
         self.progress.at("photos", share / 2)
 
     def on_judged(self, share: float) -> None:
-        """Report the share of the photos that is judged: the other half."""
-        self.progress.at("photos", (1 + share) / 2)
+        """Report the share of the photos that is judged: a quarter."""
+        self.progress.at("photos", (2 + share) / 4)
+
+    def on_looked(self, share: float) -> None:
+        """Report the share of the photos that was searched for faces: the last quarter."""
+        self.progress.at("photos", (3 + share) / 4)
 
     def on_caption(self, share: float) -> None:
         """Report the share of captions that is done; raises `Cancelled`."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from worker.comfyui.events import OutputFile
 from worker.comfyui.http import ComfyUIHTTP, EngineUnreachable, PromptRefused
-from worker.comfyui.outputs import OutputFile
 from worker.errors import EngineUnavailable, ExecutionFailed
 
 ID = "b9a736da-30f3-4a36-a00b-71fe38f72aa0"

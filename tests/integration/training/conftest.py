@@ -76,3 +76,16 @@ def harness(
     assert open_harness.leftovers() == []
     assert not [*open_harness.trainings.glob("*")]
     assert open_harness.resources.engine.alive
+
+
+@pytest.fixture(scope="module")
+def faces(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingHarness]:
+    """A worker that trains with the stand-in and measures likeness."""
+    folder = tmp_path_factory.mktemp("faces")
+    tokenizers = make_tokenizers(folder)
+    settings = settings_for(
+        s3, folder, LIKENESS="auto", KOHYA_DIR=str(STAND_IN), KOHYA_TOKENIZERS=str(tokenizers)
+    )
+    with Worker(settings) as worker:
+        worker.wait_ready()
+        yield TrainingHarness(worker, folder)

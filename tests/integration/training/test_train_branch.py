@@ -16,8 +16,7 @@ from worker import train
 from worker.cancel import CancelToken
 from worker.contract import TrainJob, parse_job
 from worker.errors import EngineCrashed
-from worker.progress import Progress
-from worker.resources import JobContext
+from worker.resources import JobContext, Progress
 from worker.training.preparation import prepare
 from worker.training.record import TrainingRecord
 from worker.training.work import TrainingFolder, TrainingProgress

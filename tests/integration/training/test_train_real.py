@@ -26,12 +26,11 @@ from tests.conformance.servers import REAL_FOLDER, Server, running
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient, OutputFile
 from worker.comfyui.engine import ExternalComfyUI
-from worker.training.base_model import trained_layers
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions, Resume, command, dataset_toml
 from worker.training.trainer import PreparedDataset, TrainingSpec, TrainingStep
-from worker.training.weights import Expected, check_lora
+from worker.training.weights import Expected, check_lora, trained_layers
 
 FOLDER = os.environ.get("KOHYA_DIR", "")
 PYTHON = os.environ.get("KOHYA_PYTHON", "")

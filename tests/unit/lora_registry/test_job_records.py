@@ -12,7 +12,7 @@ from lora_registry.job_records import (
     checked_record_id,
 )
 from tests.stores import MemoryStore
-from worker.recording import recorded
+from worker.recording import claim
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 RESULT: dict[str, Any] = {"task": "image", "job_id": "p1", "outputs": []}
@@ -29,8 +29,8 @@ def accepted(job_id: str, at: datetime = NOW) -> JobRecord:
 
 
 def served(records: JobRecords, platform_id: str, answer: dict[str, Any]) -> dict[str, Any]:
-    raw = {"task": "image", "request_id": "r1"}
-    return recorded(records, raw, platform_id, lambda: answer)
+    claimed = claim(records, {"task": "image", "request_id": "r1"}, platform_id)
+    return claimed.finish(answer) if claimed.answer is None else claimed.answer
 
 
 def test_a_record_is_created_once(records: JobRecords) -> None:
@@ -79,21 +79,23 @@ def test_a_cancelled_request_is_not_made(records: JobRecords) -> None:
 
 @pytest.mark.parametrize("raw", [None, [], {}, {"request_id": 7}, {"request_id": "../x"}])
 def test_without_a_usable_name_there_is_no_record(records: JobRecords, raw: object) -> None:
-    assert recorded(records, raw, "p1", lambda: RESULT) == RESULT
+    claimed = claim(records, raw, "p1")
+    assert claimed.answer is None
+    assert claimed.finish(RESULT) == RESULT
     assert list(records.open_ids()) == []
 
 
 def test_of_many_claims_at_once_one_wins(records: JobRecords) -> None:
     records.create(accepted("r1"))
 
-    def claim(number: int) -> bool:
+    def won(number: int) -> bool:
         try:
             return records.claim("r1", f"p{number}", "image").run_by == f"p{number}"
         except AlreadyRunning:
             return False
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(claim, range(8))) == 1
+        assert sum(pool.map(won, range(8))) == 1
 
 
 def test_jobs_are_listed_newest_first_from_any_place(records: JobRecords) -> None:

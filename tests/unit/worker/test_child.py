@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.child import TAIL_BYTES, ChildNotStopped, ChildProcess, ChildStartFailed, LineSplitter
+from worker.child import TAIL_BYTES, ChildNotStopped, ChildProcess, ChildStartFailed
+from worker.logs import LineSplitter
 
 
 def python(code: str, *arguments: str, **options: object) -> ChildProcess:

@@ -2,7 +2,7 @@ import threading
 import time
 from typing import Any
 
-from worker.progress import Progress
+from worker.resources import Progress
 
 
 class Recorder:

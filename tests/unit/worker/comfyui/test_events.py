@@ -11,15 +11,15 @@ from worker.comfyui.events import (
     Executing,
     Failed,
     Interrupted,
+    OutputFile,
     Started,
     Stepped,
     Succeeded,
     parse_history,
     parse_message,
+    parse_outputs,
 )
-from worker.comfyui.failures import failure
-from worker.comfyui.outputs import OutputFile, parse_outputs
-from worker.comfyui.wording import plain
+from worker.comfyui.failures import failure, plain
 from worker.errors import DiskFull, ExecutionFailed, OutOfMemory, WorkerError
 
 ID = "b9a736da-30f3-4a36-a00b-71fe38f72aa0"
@@ -121,6 +121,7 @@ def test_outputs_of_all_kinds() -> None:
         OutputFile("9", "images", "a.webm", "s", "output", animated=True),
         OutputFile("9", "gifs", "b.mp4", "", "temp"),
         OutputFile("9", "audio", "c.flac"),
+        OutputFile("9", "3d", "m.glb"),
     )
 
 

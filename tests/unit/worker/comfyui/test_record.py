@@ -5,12 +5,14 @@ from worker.comfyui.events import (
     Executed,
     Executing,
     Failed,
+    Listeners,
+    OutputFile,
+    PromptRecord,
     Started,
+    Step,
     Stepped,
     Succeeded,
 )
-from worker.comfyui.outputs import OutputFile
-from worker.comfyui.record import Listeners, PromptRecord, Step
 
 GRAPH: dict[str, dict[str, Any]] = {
     "1": {"class_type": "KSampler", "inputs": {"seed": 1}},

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.comfyui.refusals import refusal
+from worker.comfyui.failures import refusal
 from worker.errors import ModelMissing, WorkerError, WorkflowRejected
 
 # Bodies as ComfyUI 0.33.0 sent them.

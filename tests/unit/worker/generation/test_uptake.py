@@ -8,8 +8,7 @@ import pytest
 from families.adapters import split_key
 from local.lora_file import write_demo_lora
 from lora_registry.tensorfile import read_header
-from worker.comfyui.console import OutputLog
-from worker.comfyui.lora_log import LoraLog, Unapplied
+from worker.comfyui.console import LoraLog, OutputLog, Unapplied
 from worker.errors import InvalidInput
 from worker.generation.uptake import applied, warnings_of
 

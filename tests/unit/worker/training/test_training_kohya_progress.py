@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tqdm import tqdm  # type: ignore[import-untyped]  # it ships no types
 
-from worker.training.kohya_progress import ProgressReader, diverged, failure_in
+from worker.training.kohya_state import ProgressReader, diverged, failure_in
 from worker.training.trainer import TrainingStep
 
 REAL = (

@@ -13,12 +13,12 @@ from safetensors.numpy import save_file
 
 from worker.cancel import CancelToken
 from worker.errors import Cancelled, DiskFull, EngineUnavailable
-from worker.progress import Progress
+from worker.resources import Progress
 from worker.results import DatasetResult, PhotoResult
-from worker.training.base_model import find_checkpoint, trained_layers
 from worker.training.handover import engine_restored, gpu_memory, gpu_released
 from worker.training.record import warnings_of
 from worker.training.trainer import TrainingStep
+from worker.training.weights import find_checkpoint, trained_layers
 from worker.training.work import (
     LossLog,
     TrainingFolder,
