@@ -160,7 +160,7 @@ COPY families families
 COPY lora_registry lora_registry
 COPY workflows workflows
 COPY worker worker
-COPY handler.py errors.py test_input.json ./
+COPY handler.py errors.py test_input.json LICENSE NOTICE ./
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app
 
 # The HTTP API and its page: no GPU, no ComfyUI. For a RunPod CPU load-balancing endpoint, or any host.

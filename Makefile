@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run serve test lint types schema bench mutants style soak image-test install-test requirements image-requirements clean
+.PHONY: help run serve test lint types schema bench mutants style soak image-test install-test audit requirements image-requirements clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -53,6 +53,11 @@ image-test: ## Lint, build and run the image, with buildah and podman: as root, 
 
 install-test: ## The install on pips from 23.0.1 on, Pythons 3.11 to 3.13 and, as root, stock Debians
 	$(PYTHON) -m builder.install_matrix
+
+audit: $(STAMP) ## Known holes in every pinned package: needs pypi.org's database
+	for lock in requirements*.txt builder/locks/*.txt; do \
+		$(BIN)/uv tool run pip-audit==2.10.1 --no-deps --disable-pip -r $$lock || failed=1; \
+	done; exit $${failed:-0}
 
 COMPILE = $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 LOCKS := builder/locks

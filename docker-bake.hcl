@@ -13,6 +13,7 @@ variable "REGISTRY" { default = "" }
 variable "NAME" { default = "runpod-characters" }
 variable "VERSION" { default = "dev" }
 variable "REVISION" { default = "unknown" }
+variable "SOURCE" { default = "" }
 
 group "default" {
   targets = ["worker-sdxl"]
@@ -35,6 +36,7 @@ target "_common" {
   args = {
     VERSION  = VERSION
     REVISION = REVISION
+    SOURCE   = SOURCE
   }
 }
 

@@ -32,8 +32,9 @@ RUN update-ca-certificates
 
 def make_base(shop: Shop, suite: str = SUITE, packages: Sequence[str] = ()) -> str:
     """Bootstrap a Debian with those packages, once, and make it an image; returns its name."""
-    name = f"localhost/image-test-{suite}"
-    folder = shop.home / suite
+    kind = "-".join([suite, *packages])
+    name = f"localhost/image-test-{kind}"
+    folder = shop.home / kind
     folder.mkdir(exist_ok=True)
     tar = folder / "base.tar"
     if not tar.exists():
@@ -54,7 +55,7 @@ def make_base(shop: Shop, suite: str = SUITE, packages: Sequence[str] = ()) -> s
     (folder / "Containerfile").write_text(_CONTAINERFILE)
     build = ["buildah", "build", "--isolation", "chroot", "--format", "docker", "--layers"]
     file = str(folder / "Containerfile")
-    shop.run([*build, "-t", name, "-f", file, str(folder)], log=f"base-{suite}", timeout_s=300)
+    shop.run([*build, "-t", name, "-f", file, str(folder)], log=f"base-{kind}", timeout_s=300)
     return name
 
 

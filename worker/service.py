@@ -136,6 +136,8 @@ class Worker:
         self._boot.finish()
 
     def _check_storage(self) -> None:
+        if self.settings.worker_tasks == ("health",):
+            return  # it stores nothing, and tells how its bucket is when it is asked
         with self._boot.phase("storage"):
             self.resources.store.check()
 

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,21 @@ import pytest
 from safetensors.numpy import save_file
 
 from local.lora_file import write_demo_lora
+from local.s3 import S3Server
 from lora_registry.tensorfile import read_header
 from lora_registry.versions import NewVersion
-from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, png
+from tests.integration.worker_harness import (
+    WorkerHarness,
+    fetched,
+    graph_of,
+    picture,
+    png,
+    settings_for,
+)
 from worker.availability import Availability
 from worker.cancel import CancelToken
 from worker.generation.warmup import warm_up
+from worker.service import Worker
 from workflows.library import load_library
 
 pytestmark = pytest.mark.process
@@ -438,3 +448,17 @@ def test_a_lora_that_the_checkpoint_does_not_take_is_said_or_refused(
     assert f"takes none of the 722 modules of '{name}'" in result["error"]
     day = f"characters/{name}/outputs/"
     assert len([key for key in harness.keys(day) if key.endswith(".png")]) == 1  # the first job's
+
+
+def test_a_worker_that_serves_health_alone_starts_without_its_bucket(
+    s3: S3Server, tmp_path: Path
+) -> None:
+    settings = settings_for(
+        s3, tmp_path, WORKER_TASKS="health", S3_ENDPOINT_URL="http://127.0.0.1:9"
+    )
+    with Worker(settings) as worker:
+        worker.wait_ready()
+        result = worker.run("j", {"task": "health"}, cancel=CancelToken(), send=lambda _: None)
+    assert not result["ok"]
+    assert result["comfyui"]["ok"]
+    assert not result["storage"]["ok"]

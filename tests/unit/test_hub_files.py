@@ -72,9 +72,11 @@ def test_hub_tests_are_jobs_of_the_contract(test: dict[str, Any]) -> None:
     assert test["timeout"] >= 60_000  # milliseconds; a cold start fits
 
 
-def test_hub_tests_start_a_worker() -> None:
+def test_hub_tests_start_a_worker_without_secrets_or_a_bucket() -> None:
     environment = {entry["key"]: entry["value"] for entry in TESTS["config"]["env"]}
-    Settings.from_environment(environment)
+    assert "{{" not in json.dumps(environment)
+    assert Settings.from_environment(environment).worker_tasks == ("health",)
+    assert {test["input"]["task"] for test in TESTS["tests"]} == {"health"}
 
 
 def test_cuda_versions_are_those_of_the_images_torch() -> None:
