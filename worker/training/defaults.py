@@ -5,6 +5,7 @@ Everything is a pure function of the job, the number of usable photos and the GP
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -47,7 +48,10 @@ EXPLAINED: Final[Mapping[str, str]] = {
         "never more than the photos there are."
     ),
     "seed": "From the job's id, so that a retried job trains the same again.",
-    "save_every": f"Half of the steps, at most {MAX_SAVE_EVERY}: what a crash can cost.",
+    "save_every": (
+        f"The steps over the checkpoints, half of all at most, and {MAX_SAVE_EVERY}: "
+        "what a crash can cost."
+    ),
 }
 
 
@@ -108,6 +112,7 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
     tier = tier_of(known.gpu_memory)
     batch_size = job.batch_size or min(tier.batch_size, known.photos)
     steps = job.steps or default_steps(known.photos, batch_size)
+    checkpoints = job.checkpoints if job.trainer == "kohya" else 1  # ComfyUI's leaves the last
     rank = job.rank or (KOHYA_RANK if job.trainer == "kohya" else COMFYUI_RANK)
     return TrainingSpec(
         name=f"{job.character_id}-{short_digest(known.job_id)}",
@@ -121,14 +126,21 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
         batch_size=batch_size,
         gradient_checkpointing=tier.gradient_checkpointing or batch_size > tier.batch_size,
         seed=_seed(job, known.job_id),
-        save_every=max(1, min(MAX_SAVE_EVERY, steps // 2)),
+        save_every=_save_every(steps, checkpoints),
         deadline_s=known.deadline_s,
+        checkpoints=checkpoints,
     )
 
 
 def default_steps(photos: int, batch_size: int) -> int:
     """Steps for so many photos at that batch size."""
     return min(MAX_STEPS, max(MIN_STEPS, STEPS_PER_PHOTO * photos // batch_size))
+
+
+def _save_every(steps: int, checkpoints: int) -> int:
+    """Steps between two saves: all checkpoints are among them, and a crash costs no more."""
+    saves = max(2, checkpoints, math.ceil(steps / MAX_SAVE_EVERY))
+    return math.ceil(steps / saves)
 
 
 def chosen(job: TrainJob) -> dict[str, str]:
