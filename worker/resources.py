@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +132,13 @@ class Progress:
         self.close()
 
 
+def _samples(spec: Mapping[str, Any]) -> bool:
+    """Whether a node samples. Some have their steps from a scheduler, which itself never steps."""
+    if "latent_image" in spec["inputs"]:
+        return True
+    return "steps" in spec["inputs"] and "Scheduler" not in spec["class_type"]
+
+
 class ProgressTracker:
     """Turns the steps of one graph into progress: loading, sampling, decoding, encoding.
 
@@ -148,7 +155,7 @@ class ProgressTracker:
         self._progress = progress
         self._number = number
         self._most = most
-        self._samplers = [node for node, spec in graph.items() if "steps" in spec["inputs"]]
+        self._samplers = [node for node, spec in graph.items() if _samples(spec)]
         self._begun: list[str] = []
 
     def on_step(self, step: Step) -> None:
@@ -221,8 +228,9 @@ class Timings:
 
     @property
     def busy_s(self) -> float:
-        """Seconds since the job began, but for those it waited behind another one."""
-        return time.monotonic() - self._started - self._phases.get("queued", 0.0) / 1000
+        """Seconds since the job began, but for those behind another one or lost with ComfyUI."""
+        others_ms = self._phases.get("queued", 0.0) + self._phases.get("lost", 0.0)
+        return time.monotonic() - self._started - others_ms / 1000
 
     def add(self, name: str, milliseconds: float) -> None:
         """Count time that was measured elsewhere."""

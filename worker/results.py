@@ -21,10 +21,17 @@ class Result(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+OutputKind = Literal[
+    "image", "video", "audio", "text", "file", "poster", "lora", "sheet", "curve", "report"
+]
+
+
 class StoredOutput(Result):
     """One object of the bucket. `bytes` and `sha256` were confirmed against the store."""
 
-    kind: Literal["image", "video", "audio", "poster", "lora", "sheet", "curve", "report"]
+    kind: OutputKind
+    name: str | None = Field(None, description="of the output, as its workflow declares it")
+    node: str | None = Field(None, description="of the workflow's graph that wrote it")
     key: str
     content_type: str
     bytes: int

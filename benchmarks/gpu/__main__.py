@@ -1,7 +1,8 @@
-"""Measure this card.
+"""Measure this card, or pack what it takes to measure another.
 
     python -m benchmarks.gpu --comfyui DIR [--kohya DIR] [--checkpoint FILE | --random]
     python -m benchmarks.gpu --tiny                  # small, on the stand-ins: is the tool whole?
+    python -m benchmarks.gpu pack OUT --comfyui DIR  # a folder to carry; `python OUT/run.py` there
 
 Figures are written after every part, so that a run that is cut off leaves what it has.
 """
@@ -19,6 +20,7 @@ from typing import Any, Final
 from benchmarks.gpu import characters, pictures, queued, table, trainings
 from benchmarks.gpu.bench import Bench, JobFailed, Places, load, opened
 from benchmarks.gpu.memory import card
+from benchmarks.gpu.pack import pack
 from benchmarks.gpu.sizes import FULL, TINY
 from errors import CodedError
 from worker.comfyui.options import start_arguments
@@ -32,8 +34,10 @@ PARTS: Final[Mapping[str, Callable[[Bench], dict[str, Any]]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure; 1 when a part could not be measured, 2 when misused."""
+    """Measure or pack; 1 when a part could not be measured, 2 when misused."""
     given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["pack"]:
+        return pack(given[1:])
     words = parser().parse_args(given)
     if words.comfyui is None and not words.tiny:
         sys.stderr.write("--comfyui names the folder of ComfyUI; --tiny does without.\n")

@@ -84,6 +84,8 @@ class Bench:
             "LIKENESS": "off",
             "LOG_LEVEL": "WARNING",
             "JOB_TIMEOUT_S": "3600",
+            # Where the packages of a carried benchmark are (`carried.py`).
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         return self.stack.environment(**(settings | changes))
 

@@ -1,6 +1,8 @@
 """The GPU's benchmark, whole and small, on the stand-ins: every part runs and is written down."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,19 @@ def test_a_part_that_fails_is_named_and_the_rest_is_kept(
 def test_without_comfyui_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "--comfyui" in capsys.readouterr().err
+
+
+def test_packed_it_measures_elsewhere(tmp_path: Path) -> None:
+    assert main(["pack", str(tmp_path / "packed"), "--no-wheels"]) == 0
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "packed" / "run.py"), "--tiny", "--only", "queue"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "gpu" / "figures.json").read_text())["figures"]
+    assert figures["queue"]["jobs"] == 3

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -25,21 +26,25 @@ from lora_registry.tensorfile import sha256_of
 from worker.comfyui.client import OutputFile
 from worker.contract import Generation
 from worker.errors import ExecutionFailed
-from worker.generation.pictures import Finished
+from worker.generation.products import Finished
 from worker.generation.used_characters import ResolvedCharacter
 from worker.resources import JobContext, Resources
 from worker.results import GenerationResult, OutputResult
 from worker.storage.upload import content_type_for
 from workflows.template import OWN_FIELDS, Output, Value
 
-FinishOutput = Callable[[Path, Output], Sequence[Finished]]
+FinishOutput = Callable[[Path], Sequence[Finished]]
 """Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """One produced file on its way: described as soon as it was read, stored a little later."""
+    """One produced file on its way: described as soon as it was read, stored a little later.
 
+    `place` is that of its output as declared, then of the file among those of its node.
+    """
+
+    place: tuple[int, int]
     described: Future[list[OutputResult]]
     stored: Future[list[OutputResult]]
 
@@ -52,10 +57,16 @@ class Delivery:
     Args:
         job_folder: key below which the job's objects go, without a trailing slash.
         finish: checks and measures a produced file, and says what to upload.
+        outputs: of the workflow, in the order in which the result has them.
     """
 
     def __init__(
-        self, resources: Resources, context: JobContext, job_folder: str, finish: FinishOutput
+        self,
+        resources: Resources,
+        context: JobContext,
+        job_folder: str,
+        finish: FinishOutput,
+        outputs: Sequence[Output],
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self.folder = f"{job_folder}/{self.run_id[:8]}"
@@ -64,7 +75,8 @@ class Delivery:
         self._finish = finish
         self._uploads: list[_Upload] = []
         self._documents: list[tuple[str, Future[ObjectInfo]]] = []
-        self._delivered_nodes: set[str] = set()
+        self._outputs = outputs
+        self._taken: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -94,16 +106,18 @@ class Delivery:
     def take(self, output: Output, files: Sequence[OutputFile], **facts: Any) -> None:
         """Start the upload of a node's files; `facts` are known already. Returns at once."""
         for file in files:
-            self._delivered_nodes.add(output.node)
-            number, described = len(self._uploads), Future[list[OutputResult]]()
+            place = (self._outputs.index(output), self._taken[output.node])
+            self._taken[output.node] += 1
+            stem, described = self._stem(output, place), Future[list[OutputResult]]()
             stored = self._resources.pool.submit(
-                self._deliver, output, file, number, described, facts
+                self._deliver, output, file, stem, described, facts
             )
-            self._uploads.append(_Upload(described, stored))
+            self._uploads.append(_Upload(place, described, stored))
 
     def described(self) -> list[OutputResult]:
-        """What the outputs will be once they are stored, in the order reported."""
-        return [result for upload in self._uploads for result in upload.described.result()]
+        """What the outputs will be once they are stored, in the order declared."""
+        ordered = sorted(self._uploads, key=lambda upload: upload.place)
+        return [result for upload in ordered for result in upload.described.result()]
 
     def add_document(self, key: str, body: bytes) -> None:
         """Store a small JSON object beside the outputs; returns at once.
@@ -130,7 +144,7 @@ class Delivery:
 
     def check_complete(self, outputs: Sequence[Output]) -> None:
         """All declared outputs, or none. Raises `ExecutionFailed` naming the silent nodes."""
-        missing = [output.node for output in outputs if output.node not in self._delivered_nodes]
+        missing = [output.node for output in outputs if not self._taken[output.node]]
         if missing:
             raise ExecutionFailed(
                 "ComfyUI finished without all of the workflow's outputs.",
@@ -153,14 +167,14 @@ class Delivery:
         self,
         output: Output,
         file: OutputFile,
-        number: int,
+        stem: str,
         described: Future[list[OutputResult]],
         facts: Mapping[str, Any],
     ) -> list[OutputResult]:
         try:
             self._context.cancel.check()
             with self._resources.comfyui.opened(file) as path:
-                return self._send(path, output, number, described, facts)
+                return self._send(path, output, stem, described, facts)
         except BaseException as error:
             if not described.done():
                 described.set_exception(error)
@@ -170,13 +184,13 @@ class Delivery:
         self,
         path: Path,
         output: Output,
-        number: int,
+        stem: str,
         described: Future[list[OutputResult]],
         facts: Mapping[str, Any],
     ) -> list[OutputResult]:
-        finished = self._finish(path, output)
+        finished = self._finish(path)
         try:
-            results = [self._describe(output, one, number, facts) for one in finished]
+            results = [self._describe(output, one, stem, facts) for one in finished]
             described.set_result(results)
             for one, result in zip(finished, results, strict=True):
                 send(self._resources, self._context, one.path, result)
@@ -187,12 +201,19 @@ class Delivery:
                     one.path.unlink(missing_ok=True)
 
     def _describe(
-        self, output: Output, finished: Finished, number: int, facts: Mapping[str, Any]
+        self, output: Output, finished: Finished, stem: str, facts: Mapping[str, Any]
     ) -> OutputResult:
-        name = str(number) if finished.kind is None else f"{number}-{finished.kind}"
+        name = f"{stem}-poster" if finished.kind == "poster" else stem
         key = f"{self.folder}/{name}{finished.path.suffix}"
-        kind = finished.kind or output.kind
-        return describe(self._resources, finished.path, key, kind=kind, **finished.facts, **facts)
+        told = {"kind": finished.kind, "name": output.name, "node": output.node}
+        return describe(self._resources, finished.path, key, **told, **finished.facts, **facts)
+
+    def _stem(self, output: Output, place: tuple[int, int]) -> str:
+        """The file's name in the bucket: the same for every run, whichever node ends first."""
+        declared, nth = place
+        if output.name is None and len(self._outputs) == 1:
+            return str(nth)
+        return f"{output.name or declared}" + (f"-{nth}" if nth else "")
 
 
 def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:

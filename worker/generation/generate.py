@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from worker.errors import (
 )
 from worker.generation.delivery import Delivery, FinishOutput, manifest_of, output_folder
 from worker.generation.likeness import Contest, Judge, Wish, judge_of, seeds
-from worker.generation.pictures import Finished
+from worker.generation.products import Finished
 from worker.generation.uptake import applied, warnings_of
 from worker.generation.used_characters import (
     ResolvedCharacter,
@@ -187,7 +188,7 @@ class _Try:
         contest = self._contest()
         measured = self.judge is not None and contest is None
         finish = self._finish_measured if measured else self.request.finish
-        with Delivery(self.resources, self.context, folder, finish) as delivery:
+        with Delivery(self.resources, self.context, folder, finish, self._outputs) as delivery:
             filled = {**values, **photos}
             if contest is None:
                 seconds = self._run(filled, delivery)
@@ -204,6 +205,12 @@ class _Try:
             with self.context.timings.phase("upload"):
                 result = self._conclude(values, delivery, contest)
             return {**result, "warnings": warnings} if warnings else result
+
+    @property
+    def _outputs(self) -> list[Output]:
+        """Those of the workflow that this job's format has run."""
+        formats = {None, self.request.output_format}
+        return [output for output in self.request.workflow.outputs if output.format in formats]
 
     @property
     def _chooses(self) -> bool:
@@ -228,11 +235,10 @@ class _Try:
             )
         return Contest(wish, self.judge, self.resources)
 
-    def _finish_measured(self, path: Path, output: Output) -> Sequence[Finished]:
+    def _finish_measured(self, path: Path) -> Sequence[Finished]:
         """What the job does with a file, with its likeness among the facts if it is a picture."""
-        first, *others = self.request.finish(path, output)
-        kind = output.kind or self.request.workflow.kind
-        if self.judge is not None and kind == "image":
+        first, *others = self.request.finish(path)
+        if self.judge is not None and first.kind == "image":
             first = replace(first, facts={**first.facts, "likeness": self.judge.score(path)})
         return [first, *others]
 
@@ -289,13 +295,19 @@ class _Try:
                 details={"timeout_s": limit_s},
             )
         context.progress.report("queued", QUEUED)
-        execution = resources.comfyui.run(
-            bound.graph,
-            timeout_s=left_s,
-            cancel=context.cancel,
-            on_step=tracker.on_step,
-            on_files=on_files,
-        )
+        begun = time.monotonic()
+        try:
+            execution = resources.comfyui.run(
+                bound.graph,
+                timeout_s=left_s,
+                cancel=context.cancel,
+                on_step=tracker.on_step,
+                on_files=on_files,
+            )
+        except (EngineCrashed, EngineUnavailable):
+            # The second try has what this one had: another job's hang is not this one's time.
+            context.timings.add("lost", (time.monotonic() - begun) * 1000)
+            raise
         context.timings.add("queued", execution.queued_ms)
         context.timings.add("execution", execution.executed_ms)
         return execution.executed_ms / 1000

@@ -7,19 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from worker.contract import ImageJob, VideoJob, WorkflowJob
+from worker.contract import ImageJob, WorkflowJob
 from worker.errors import InvalidInput
 from worker.generation.clips import finish_clip
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import GenerationJob, PlacedInputs, placed_inputs
 from worker.generation.likeness import Wish
-from worker.generation.pictures import SUFFIXES, Finished, finish_picture
+from worker.generation.products import SUFFIXES, Finished, finish_picture, finish_sound, kind_of
 from worker.generation.used_characters import Choice, check_places, choose_workflow
 from worker.media import ImageFormat
 from worker.resources import JobContext, Resources
 from workflows.binding import LoraUse, Values, bind, field_of
-from workflows.errors import UnboundRole
-from workflows.template import OWN_FIELDS, ROLES, Output, Value, Workflow
+from workflows.errors import InvalidParam, UnboundRole
+from workflows.formats import written_formats
+from workflows.template import OWN_FIELDS, ROLES, Value, Workflow
 
 PIXELS: Final = 1024 * 1024  # what SDXL was trained at
 SIDE_STEP: Final = 64
@@ -100,11 +101,24 @@ def _encodes_pictures(job: GenerationJob) -> bool:
 
 
 def _output_format(job: GenerationJob, workflow: Workflow) -> str | None:
-    """The format that chooses among the workflow's outputs; None where it has nothing to choose."""
-    formats = workflow.formats
-    if isinstance(job, VideoJob):
-        return job.format or ("mp4" if "mp4" in formats or not formats else formats[0])
-    return job.format or (formats[0] if formats else None)
+    """The format that chooses among the workflow's outputs; None where it has nothing to choose.
+
+    Raises:
+        InvalidParam: a format that neither the workflow's nodes nor we would write.
+    """
+    if workflow.formats:
+        first = "mp4" if "mp4" in workflow.formats else workflow.formats[0]
+        return job.format or first
+    if job.format is None or (workflow.kind == "image" and job.format in SUFFIXES):
+        return None  # as its node writes it, or encoded by us
+    written = written_formats(workflow)
+    if job.format not in written:
+        raise InvalidParam(
+            "format",
+            f"is fixed by workflow {workflow.name!r}"
+            + (f", which writes {', '.join(written)}" if written else "; leave it out"),
+        )
+    return None
 
 
 def _check_binding(
@@ -184,11 +198,17 @@ def _side(length: float) -> int:
     return min(MAX_SIDE, max(MIN_SIDE, round(length / SIDE_STEP) * SIDE_STEP))
 
 
-def _finish(
-    job: GenerationJob, workflow: Workflow, path: Path, output: Output
-) -> tuple[Finished, ...]:
-    kind = output.kind or workflow.kind
+def _finish(job: GenerationJob, workflow: Workflow, path: Path) -> tuple[Finished, ...]:
+    kind = kind_of(path)
     if kind == "image":
-        chosen: ImageFormat = next((name for name in SUFFIXES if name == job.format), "png")
-        return (finish_picture(path, chosen, job.quality),)
-    return finish_clip(path, job.format or "mp4")
+        return (finish_picture(path, _picture_format(job, workflow), job.quality),)
+    if kind == "video":
+        return finish_clip(path)
+    return (finish_sound(path) if kind == "audio" else Finished(path, kind),)
+
+
+def _picture_format(job: GenerationJob, workflow: Workflow) -> ImageFormat | None:
+    """What still pictures are brought to; None: as their node wrote them."""
+    if isinstance(job, WorkflowJob) and (job.format is None or workflow.kind != "image"):
+        return None
+    return next((name for name in SUFFIXES if name == job.format), "png")
