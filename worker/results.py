@@ -282,6 +282,7 @@ class GateResult(Result):
     `likeness` is of what was chosen. Where it is not measured the last step is the version.
     """
 
+    workflow: str | None = None
     step: int | None = None
     strength: float | None = None
     likeness: float | None = None
@@ -396,6 +397,7 @@ class FamilyHealth(Result):
     licence: str
     commercial: bool
     workflows: list[str]
+    trainers: list[str]
     ok: bool
     lacks: list[str]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lora_registry.store import StoreError
 from worker.errors import Cancelled, WorkerError
-from worker.generation.used_characters import Trigger, place_triggers
+from worker.generation.used_characters import Trigger, default_workflow, place_triggers
 from worker.likeness.faces import likeness
 from worker.results import CheckpointResult, GateResult
 from worker.training import previews
@@ -106,7 +106,7 @@ def _measured(
     work: TrainingWork, record: TrainingRecord, files: dict[int, Path], texts: Sequence[str]
 ) -> GateResult:
     show = _Show(work, record, tuple(texts))
-    work.resources.availability.require(work.resources.workflows[previews.WORKFLOW])
+    work.resources.availability.require(show.workflow)
     rounds = len(files) + len(STRENGTHS) + 1
     without = show.pictures((), "without")
     shown: list[Shown] = []
@@ -132,6 +132,7 @@ def _measured(
         for (text, seed), before, after in zip(show.asked, without, best.pictures, strict=True)
     ]
     return GateResult(
+        workflow=show.workflow.name,
         step=best.step,
         strength=settled.strength,
         likeness=settled.score,
@@ -161,6 +162,8 @@ class _Show:
         self._identity = record.identity
         side = previews.side_for(record.training.resolution)
         trigger = Trigger(work.job.character_id, work.trigger)
+        name = default_workflow("image", work.job.base_model, work.resources) or ""
+        self.workflow = work.resources.workflows[name]
         self.seeds = work.job.gate_seeds
         self.prompts = [place_triggers(text, [trigger]) for text in texts]
         self._pictures = [
@@ -179,7 +182,9 @@ class _Show:
     def pictures(self, loras: Sequence[LoraUse], run: str) -> tuple[Image.Image, ...]:
         """All prompts with all seeds."""
         return tuple(
-            previews.render_one(picture, loras, self._work.resources, self._work.context, run)
+            previews.render_one(
+                self.workflow, picture, loras, self._work.resources, self._work.context, run
+            )
             for picture in self._pictures
         )
 

@@ -87,7 +87,7 @@ def report(
             resources.identities.put(job.character_id, version.id, record.identity)
         measured = record.gate is not None and record.gate.likeness is not None
         shown = (
-            Previews(())
+            Previews((), "")
             if measured
             else _previews(job, version, record, resources, context, progress)
         )
@@ -143,7 +143,7 @@ def _shown_by(gate: GateResult) -> PreviewsResult:
         PreviewResult(prompt=prompt, seed=seed, difference=changed)
         for prompt, seed, changed in zip(texts, gate.seeds, gate.differences, strict=True)
     ]
-    return PreviewsResult(status="done", workflow=previews.WORKFLOW, pictures=pictures)
+    return PreviewsResult(status="done", workflow=gate.workflow or "", pictures=pictures)
 
 
 def _files(
