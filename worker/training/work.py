@@ -42,9 +42,9 @@ Stage = Literal[
 RANGES: Final[Mapping[Stage, tuple[float, float]]] = {
     "photos": (0, 8),
     "captions": (8, 10),
-    "training": (10, 80),
-    "checking": (80, 82),
-    "choosing": (82, 92),
+    "training": (10, 85),
+    "checking": (85, 86),
+    "choosing": (86, 92),
     "registering": (92, 94),
     "previews": (94, 98),
     "uploading": (98, 100),
