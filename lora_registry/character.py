@@ -71,6 +71,22 @@ class Reference(BaseModel):
     height: Annotated[int, Field(ge=1)]
 
 
+class VersionLikeness(BaseModel):
+    """How alike a version's preview pictures are to the photos it was trained on, 0 to 1.
+
+    `by_prompt` is the mean of each prompt; `photos` were judged; `step` is the one chosen.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    score: float
+    by_prompt: dict[str, float]
+    scorer: str
+    scorer_version: str
+    photos: int
+    step: int
+
+
 class CharacterVersion(Document):
     """One trained or registered LoRA; written once, never changed."""
 
@@ -88,6 +104,7 @@ class CharacterVersion(Document):
     base_model: str
     created_at: AwareDatetime
     training: dict[str, Any] | None = None
+    likeness: VersionLikeness | None = None
 
     @property
     def active(self) -> ActiveVersion:

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from lora_registry import fields, layout
-from lora_registry.character import CharacterVersion, milliseconds, parse_version
+from lora_registry.character import (
+    CharacterVersion,
+    VersionLikeness,
+    milliseconds,
+    parse_version,
+)
 from lora_registry.conditions import Conditions
 from lora_registry.errors import DocumentInvalid, VersionNotFound, refused_as
 from lora_registry.records import Replay, unless_torn
@@ -40,6 +45,7 @@ class NewVersion:
         name: the character's display name; None keeps the present one, or takes the id.
         strength: what a job uses that names none, -2 to 2.
         training: what is worth keeping about how it came to be, JSON values only.
+        likeness: how alike its pictures are, where that was measured.
     """
 
     character_id: str
@@ -53,6 +59,7 @@ class NewVersion:
     name: str | None = None
     strength: float = DEFAULT_STRENGTH
     training: dict[str, Any] | None = None
+    likeness: VersionLikeness | None = None
 
 
 class Versions:
@@ -189,6 +196,7 @@ class Versions:
             base_model=new.base_model,
             created_at=created_at,
             training=new.training,
+            likeness=new.likeness,
         )
 
     def _remember(self, version: CharacterVersion) -> CharacterVersion:

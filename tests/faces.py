@@ -102,3 +102,19 @@ def jpeg(picture: Image.Image) -> bytes:
     body = io.BytesIO()
     picture.save(body, "JPEG", quality=92)
     return body.getvalue()
+
+
+def portrait(name: str) -> Image.Image:
+    """The face of `obama.jpg`, `obama2.jpg` or `biden.jpg` in the middle of a square."""
+    box = {
+        "obama.jpg": (252, 34, 748, 530),
+        "obama2.jpg": (41, 186, 553, 698),
+        "biden.jpg": (265, 43, 935, 713),
+    }[name]
+    with Image.open(face_picture(name)) as image:
+        return image.convert("RGB").crop(box).resize((512, 512))
+
+
+def mixed(share: float, name: str = "obama.jpg") -> bytes:
+    """A face between two people; 0 is the one of `name`, 1 the other one's."""
+    return jpeg(Image.blend(portrait(name), portrait("biden.jpg"), share))

@@ -260,6 +260,15 @@ class TrainJob(Request):
         "auto", description="auto: a photo with other people in it is cropped to the subject"
     )
     preview_prompts: Annotated[list[Text], Field(max_length=8)] | None = None
+    checkpoints: Annotated[int, Field(ge=1, le=8)] = Field(
+        4, description="kohya: so many steps are shown and the most alike one becomes the version"
+    )
+    gate_seeds: Annotated[int, Field(ge=1, le=4)] = Field(
+        2, description="pictures of each preview prompt by which a checkpoint is measured"
+    )
+    likeness_gate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="a version less alike than this is registered and not activated"
+    )
     timeout_s: Timeout | None = None
 
     @model_validator(mode="after")

@@ -265,6 +265,35 @@ class LoraCheckResult(Result):
     bytes: int
 
 
+class CheckpointResult(Result):
+    """One step of a training at one strength; `faces` counts pictures with a face."""
+
+    step: int
+    strength: float
+    likeness: float
+    by_prompt: list[float]
+    faces: int
+    chosen: bool
+
+
+class GateResult(Result):
+    """Which step became the version, and at which strength it is used, by likeness.
+
+    `likeness` is of what was chosen. Where it is not measured the last step is the version.
+    """
+
+    workflow: str | None = None
+    step: int | None = None
+    strength: float | None = None
+    likeness: float | None = None
+    checkpoints: list[CheckpointResult] = []
+    strengths: list[CheckpointResult] = []
+    prompts: list[str] = []
+    seeds: list[int] = []
+    differences: list[float | None] = []
+    not_measured: str | None = None
+
+
 class PreviewResult(Result):
     """One prompt; `difference` is the mean over pixels of what the LoRA changed, 0 to 255."""
 
@@ -302,6 +331,7 @@ class TrainResult(Result):
     training: TrainingSettings
     dataset: DatasetResult
     check: LoraCheckResult
+    gate: GateResult | None = None
     previews: PreviewsResult
     warnings: list[str]
     manifest: ManifestResult

@@ -5,6 +5,7 @@ trained again, what was trained is not trained again, and what was reported is o
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,18 +15,21 @@ from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
 from lora_registry.identity import FaceIdentity
 from lora_registry.store import StoreError
-from lora_registry.versions import NewVersion
+from lora_registry.tensorfile import read_header
+from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.cancel import Deadline
 from worker.contract import TrainJob
-from worker.errors import InvalidInput
+from worker.errors import InvalidInput, TrainingDiverged, TrainingFailed
+from worker.generation.delivery import upload_file
 from worker.instant import create_from_dataset
 from worker.loras import examine
 from worker.resources import JobContext, Resources
-from worker.results import DatasetResult, TrainResult
+from worker.results import DatasetResult, GateResult, TrainResult
 from worker.settings import Settings, default_python
 from worker.training import defaults
 from worker.training.captions import derived_trigger, ordinary_words, trigger_warning
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
+from worker.training.gate import SHEET, measure
 from worker.training.handover import (
     compute_capability,
     engine_restored,
@@ -35,9 +39,17 @@ from worker.training.handover import (
 from worker.training.kohya import KohyaTrainer
 from worker.training.kohya_command import KohyaOptions
 from worker.training.preparation import IDENTITY, prepare
-from worker.training.record import TrainingRecord, metadata_of, settings_of, warnings_of
-from worker.training.report import record_key, report
-from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec
+from worker.training.record import (
+    TrainingRecord,
+    closed,
+    metadata_of,
+    settings_of,
+    settled,
+    version_likeness,
+    warnings_of,
+)
+from worker.training.report import record_key, report, sheet_key
+from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec, kept_checkpoints
 from worker.training.weights import (
     Expected,
     check_lora,
@@ -53,6 +65,8 @@ from worker.training.work import (
     bytes_needed,
     require_disk,
 )
+
+log = logging.getLogger(__name__)
 
 _SPEC: Final = "spec.json"
 _RECORD: Final = "record.json"
@@ -81,6 +95,8 @@ def run(job: TrainJob, resources: Resources, context: JobContext) -> TrainResult
                 spec = plan(work, dataset)
                 weights = train(work, spec, dataset)
                 record = verify(work, spec, described, weights)
+            if record.gate is None:
+                record = choose(work, record)
             version = register(work, record)
     return report(job, version, record, resources, context, progress)
 
@@ -153,7 +169,7 @@ def train(work: TrainingWork, spec: TrainingSpec, dataset: PreparedDataset) -> P
         DiskFull: before anything is trained, or when the disk ran full.
         TrainingFailed, TrainingDiverged, OutOfMemory, EngineCrashed, TimedOut, Cancelled.
     """
-    require_disk(work.folder.path, bytes_needed(spec.rank))
+    require_disk(work.folder.path, bytes_needed(spec.rank, spec.checkpoints))
     work.progress.at("training")
     folder = work.folder.kept(work.job.trainer)
     with work.context.timings.phase("training"), _gpu_of(work):
@@ -175,14 +191,7 @@ def verify(
     base = _checkpoint(work.recipe, settings)
     work.progress.at("checking")
     with work.context.timings.phase("checking"):
-        layers = trained_layers(find_checkpoint(base, settings.model_folders))
-        # ComfyUI's trainer trains alpha along, so only kohya's can be held to what was asked for.
-        alpha = spec.alpha if work.job.trainer == "kohya" else None
-        least = work.recipe.min_modules or (
-            work.resources.families[work.job.base_model].matrices // 2
-        )
-        expected = Expected(spec.rank, alpha, layers, least)
-        check = check_lora(path, expected, work.context.cancel.check)
+        check = check_lora(path, _expected(work, spec.rank, spec.alpha), work.context.cancel.check)
         metadata = metadata_of(
             spec, work.job.character_id, described.digest, trainer, Path(base).name
         )
@@ -202,6 +211,58 @@ def verify(
     return record
 
 
+def choose(work: TrainingWork, record: TrainingRecord) -> TrainingRecord:
+    """Show the steps that were kept, take the most alike one; the record says which and why.
+
+    Raises:
+        Cancelled.
+    """
+    work.progress.at("choosing")
+    if record.identity is None:
+        gate = GateResult(not_measured=record.dataset.not_measured or "no face is kept")
+    else:
+        gate = _measured(work, record)
+    record = settled(record, gate, work.job.likeness_gate)
+    work.folder.save(_RECORD, record)
+    return record
+
+
+def _measured(work: TrainingWork, record: TrainingRecord) -> GateResult:
+    """The steps that are whole, the last one included, shown and measured."""
+    with work.context.timings.phase("choosing"):
+        files = {}
+        known = read_header(work.folder.path / _WEIGHTS).metadata
+        expected = _expected(work, record.training.rank or 1, record.training.alpha)
+        for step, path in kept_checkpoints(work.folder.kept(work.job.trainer)).items():
+            whole = checkpoint_at(work, step)
+            try:
+                check_lora(path, expected, work.context.cancel.check)
+            except (TrainingFailed, TrainingDiverged) as error:  # cut short by a crash
+                log.warning("checkpoint passed over", extra={"step": step, "reason": str(error)})
+                continue
+            write_metadata(path, whole, {**known, "steps": str(step)})
+            files[step] = whole
+        files[record.training.steps or 0] = work.folder.path / _WEIGHTS
+        latest = dict(list(files.items())[-work.job.checkpoints :])
+        return measure(work, record, latest)
+
+
+def checkpoint_at(work: TrainingWork, step: int) -> Path:
+    """Where the checked weights of an earlier step lie."""
+    return work.folder.path / f"step-{step:08d}.safetensors"
+
+
+def _expected(work: TrainingWork, rank: int, alpha: float | None) -> Expected:
+    """What weights of this training must be like."""
+    settings = work.resources.settings
+    base = _checkpoint(work.recipe, settings)
+    layers = trained_layers(find_checkpoint(base, settings.model_folders))
+    # ComfyUI's trainer trains alpha along, so only kohya's can be held to what was asked for.
+    alpha = alpha if work.job.trainer == "kohya" else None
+    matrices = work.resources.families[work.job.base_model].matrices
+    return Expected(rank, alpha, layers, work.recipe.min_modules or matrices // 2)
+
+
 def register(work: TrainingWork, record: TrainingRecord) -> CharacterVersion:
     """Weights, version, head; the record lies in the bucket before, or not at all.
 
@@ -210,7 +271,9 @@ def register(work: TrainingWork, record: TrainingRecord) -> CharacterVersion:
     """
     job, resources, context = work.job, work.resources, work.context
     work.progress.at("registering")
-    weights = work.folder.path / _WEIGHTS
+    weights, gate = work.folder.path / _WEIGHTS, record.gate
+    if gate is not None and gate.step not in {None, record.training.steps}:
+        weights = checkpoint_at(work, gate.step or 0)
     # With a checkpoint that the operator chose, only the file says what it is of.
     stated = job.base_model if work.recipe.checkpoint else None
     found = examine(
@@ -226,14 +289,22 @@ def register(work: TrainingWork, record: TrainingRecord) -> CharacterVersion:
         trigger=work.trigger,
         class_noun=work.class_noun,
         name=job.name,
+        strength=DEFAULT_STRENGTH if gate is None or gate.strength is None else gate.strength,
         training=record.kept(),
+        likeness=version_likeness(record),
     )
     key = record_key(job.character_id, context.job_id)
     with context.timings.phase("registering"):
+        sheet = work.folder.path / SHEET
+        if sheet.is_file():
+            place = sheet_key(job.character_id, context.job_id)
+            upload_file(resources, context, sheet, place, kind="sheet")
         resources.store.put(key, record.model_dump_json(exclude_none=True).encode())
         try:
             return resources.registry.add_version(
-                new, activate=job.activate, check_cancelled=context.cancel.check
+                new,
+                activate=job.activate and not closed(gate, job.likeness_gate),
+                check_cancelled=context.cancel.check,
             )
         except BaseException:
             with contextlib.suppress(StoreError):  # the registration's own failure matters
@@ -257,7 +328,9 @@ def _registered_before(
     """The version that an earlier run of this job registered, its head written by now."""
     version = resources.registry.made_by(job.character_id, context.job_id)
     if version is not None:
-        resources.registry.adopt(version, name=job.name, activate=job.activate)
+        least, measured = job.likeness_gate, version.likeness
+        low = least is not None and measured is not None and measured.score < least
+        resources.registry.adopt(version, name=job.name, activate=job.activate and not low)
     return version
 
 

@@ -186,6 +186,7 @@ export const t = {
       captions: "Captions",
       training: "Training",
       checking: "Checking",
+      choosing: "Choosing the best step",
       registering: "Registering",
       previews: "Previews",
       uploading: "Delivering",

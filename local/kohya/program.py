@@ -81,9 +81,12 @@ class _Training:
         bar.set_postfix(avr_loss=loss)
 
     def _save(self, counter: int) -> None:
-        previous = counter - self.args.save_every_n_steps
+        every = self.args.save_every_n_steps
         self._write(self._path(f"-step{counter:08d}.safetensors"), counter)
-        files.remove(self._path(f"-step{previous:08d}.safetensors"))
+        if self.args.save_last_n_steps is not None:  # sd-scripts' own arithmetic
+            gone = (counter - self.args.save_last_n_steps - 1) // every * every
+            files.remove(self._path(f"-step{gone:08d}.safetensors"))
+        previous = counter - every
         if self.args.save_state:
             files.write_state(self._path(f"-step{counter:08d}-state"), step=counter)
             files.remove(self._path(f"-step{previous:08d}-state"))

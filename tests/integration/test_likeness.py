@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from local.s3 import S3Server
 from lora_registry.identity import FaceIdentity
-from tests.faces import biden_photo, face_picture, jpeg, obama_photos, side_by_side
+from tests.faces import biden_photo, mixed, obama_photos, side_by_side
 from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, settings_for
 from worker.likeness.faces import centre_of
 from worker.likeness.scorer import NAME
@@ -85,19 +84,6 @@ def barack(opened: Faces) -> str:
 @pytest.fixture(scope="module")
 def joe(opened: Faces) -> str:
     return opened.person("joe", [biden_photo()], 2)
-
-
-def portrait(name: str, box: tuple[int, int, int, int]) -> Image.Image:
-    """A face in the middle of a square, so that two can be blended."""
-    with Image.open(face_picture(name)) as image:
-        return image.convert("RGB").crop(box).resize((512, 512))
-
-
-def mixed(share: float) -> bytes:
-    """A face between two people; 0 is the first one's."""
-    first = portrait("obama.jpg", (252, 34, 748, 530))
-    second = portrait("biden.jpg", (265, 43, 935, 713))
-    return jpeg(Image.blend(first, second, share))
 
 
 def test_a_picture_says_how_alike_it_is(faces: Faces, barack: str) -> None:

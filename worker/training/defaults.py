@@ -52,7 +52,10 @@ EXPLAINED: Final[Mapping[str, str]] = {
         "never more than the photos there are."
     ),
     "seed": "From the job's id, so that a retried job trains the same again.",
-    "save_every": f"Half of the steps, at most {MAX_SAVE_EVERY}: what a crash can cost.",
+    "save_every": (
+        f"The steps over the checkpoints, half of all at most, and {MAX_SAVE_EVERY}: "
+        "what a crash can cost."
+    ),
 }
 
 
@@ -113,6 +116,7 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
     tier = tier_of(known.gpu_memory, known.tiers)
     batch_size = job.batch_size or min(tier.batch_size, known.photos)
     steps = job.steps or default_steps(known.photos, batch_size)
+    checkpoints = job.checkpoints if job.trainer == "kohya" else 1  # ComfyUI's leaves the last
     rank = job.rank or known.rank or (KOHYA_RANK if job.trainer == "kohya" else COMFYUI_RANK)
     return TrainingSpec(
         name=f"{job.character_id}-{short_digest(known.job_id)}",
@@ -126,9 +130,10 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
         batch_size=batch_size,
         gradient_checkpointing=tier.gradient_checkpointing or batch_size > tier.batch_size,
         seed=_seed(job, known.job_id),
-        save_every=max(1, min(MAX_SAVE_EVERY, steps // 2)),
+        save_every=_save_every(steps, checkpoints),
         deadline_s=known.deadline_s,
         precision=precision_of(known.compute_capability),
+        checkpoints=checkpoints,
     )
 
 
@@ -143,6 +148,12 @@ def precision_of(compute_capability: float | None) -> Precision:
     if compute_capability is not None and compute_capability < LEAST_BF16_CAPABILITY:
         return "fp16"
     return "bf16"
+
+
+def _save_every(steps: int, checkpoints: int) -> int:
+    """Steps between two saves: all checkpoints are among them, and a crash costs no more."""
+    saves = max(2, checkpoints, math.ceil(steps / MAX_SAVE_EVERY))
+    return math.ceil(steps / saves)
 
 
 def chosen(job: TrainJob, recipe: Training | None = None) -> dict[str, str]:

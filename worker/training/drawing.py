@@ -23,12 +23,15 @@ _FAINT: Final = (226, 226, 222)
 _LINES: Final = 2
 
 
-def draw_curve(losses: Mapping[int, float], title: str) -> Image.Image:
+def draw_curve(
+    losses: Mapping[int, float], title: str, label: str = "loss (running average)"
+) -> Image.Image:
     """A line chart of loss over step, with a sentence in its place where there is no loss.
 
     Args:
         losses: the trainer's running average by step; values that are not finite are left out.
         title: stands above the chart.
+        label: says what goes up the chart.
     """
     image = Image.new("RGB", _SIZE, "white")
     draw = ImageDraw.Draw(image)
@@ -39,7 +42,7 @@ def draw_curve(losses: Mapping[int, float], title: str) -> Image.Image:
         draw.text((_LEFT, 250), sentence, fill=_INK, font=_font(18))
         return image
     scale = _Scale(points)
-    _draw_axes(draw, scale)
+    _draw_axes(draw, scale, label)
     line = [scale.place(step, loss) for step, loss in points]
     draw.line(line if len(line) > 1 else line * 2, fill=_LINE, width=3, joint="curve")
     return image
@@ -70,7 +73,7 @@ class _Scale:
         return x, y
 
 
-def _draw_axes(draw: ImageDraw.ImageDraw, scale: _Scale) -> None:
+def _draw_axes(draw: ImageDraw.ImageDraw, scale: _Scale, label: str) -> None:
     font = _font(14)
     for tick in range(_TICKS + 1):
         step = scale.first + (scale.last - scale.first) * tick / _TICKS
@@ -80,7 +83,7 @@ def _draw_axes(draw: ImageDraw.ImageDraw, scale: _Scale) -> None:
         draw.text((_LEFT - 10, y), f"{loss:.3g}", fill=_INK, font=font, anchor="rm")
         draw.text((x, _BOTTOM + 10), f"{step:.0f}", fill=_INK, font=font, anchor="mt")
     draw.line([(_LEFT, _TOP), (_LEFT, _BOTTOM), (_RIGHT, _BOTTOM)], fill=_INK, width=2)
-    draw.text((_LEFT, _TOP - 8), "loss (running average)", fill=_INK, font=font, anchor="ls")
+    draw.text((_LEFT, _TOP - 8), label, fill=_INK, font=font, anchor="ls")
     draw.text((_RIGHT, _BOTTOM + 36), "step", fill=_INK, font=font, anchor="rm")
 
 
@@ -116,22 +119,60 @@ def draw_sheet(rows: Sequence[PreviewRow], title: str) -> Image.Image:
     return sheet
 
 
+def draw_checkpoints(
+    reference: Image.Image | None,
+    without: Sequence[tuple[str, Image.Image]],
+    checkpoints: Sequence[tuple[str, Sequence[Image.Image]]],
+    title: str,
+) -> Image.Image:
+    """A row for each prompt: a photo to compare with, without the LoRA, and each checkpoint.
+
+    Args:
+        reference: a photo of the subject.
+        without: each prompt with its picture of the base model.
+        checkpoints: each with its heading and a picture for every prompt.
+        title: stands above.
+    """
+    cell = _CELL // 2
+    columns: list[tuple[str, Sequence[Image.Image | None]]] = [
+        ("photo", [reference] * len(without)),
+        ("without", [picture for _, picture in without]),
+        *checkpoints,
+    ]
+    width = len(columns) * (cell + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, _HEAD + len(without) * (cell + _LABEL)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_GAP, 12), title, fill=_INK, font=_font(22))
+    for number, (heading, pictures) in enumerate(columns):
+        left = _GAP + number * (cell + _GAP)
+        draw.text((left, 46), heading, fill=_INK, font=_font(16))
+        for row, picture in enumerate(pictures):
+            _place(sheet, draw, picture, (left, _HEAD + row * (cell + _LABEL)), cell)
+    for row, (prompt, _) in enumerate(without):
+        lines = wrapped(prompt, _font(16).getlength, width - 2 * _GAP)
+        draw.text(
+            (_GAP, _HEAD + row * (cell + _LABEL) + cell + 6), lines[0], fill=_INK, font=_font(16)
+        )
+    return sheet
+
+
 def _place(
     sheet: Image.Image,
     draw: ImageDraw.ImageDraw,
     picture: Image.Image | None,
     corner: tuple[int, int],
+    cell: int = _CELL,
 ) -> None:
     left, top = corner
-    draw.rectangle((left, top, left + _CELL - 1, top + _CELL - 1), fill=_FAINT)
+    draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=_FAINT)
     if picture is None:
-        centre = (left + _CELL / 2, top + _CELL / 2)
+        centre = (left + cell / 2, top + cell / 2)
         font = ImageFont.load_default(18)
         draw.text(centre, "no picture", fill=_INK, font=font, anchor="mm")
         return
     shown = picture.convert("RGB")
-    shown.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
-    sheet.paste(shown, (left + (_CELL - shown.width) // 2, top + (_CELL - shown.height) // 2))
+    shown.thumbnail((cell, cell), Image.Resampling.LANCZOS)
+    sheet.paste(shown, (left + (cell - shown.width) // 2, top + (cell - shown.height) // 2))
 
 
 def _label(draw: ImageDraw.ImageDraw, row: PreviewRow, corner: tuple[int, int], width: int) -> None:

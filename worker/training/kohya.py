@@ -76,7 +76,7 @@ class KohyaTrainer:
             attempt, resume = attempts.next()
             run = _Run(self._options, spec, dataset, attempt, resume)
             try:
-                return run.watch(on_step, cancel, deadline)
+                path = run.watch(on_step, cancel, deadline)
             except OutOfMemory:
                 smaller = low_memory(spec)
                 if spared or smaller == spec:
@@ -93,6 +93,9 @@ class KohyaTrainer:
                 if resume is not None and not run.stepped:
                     attempts.discard(resume)
                 log.warning("trainer crashed", extra={"restart": restarts})
+            else:
+                attempts.keep_weights()
+                return path
 
     def _check_installed(self) -> None:
         options = self._options

@@ -91,7 +91,9 @@ def _output(spec: TrainingSpec, output: Path) -> list[str]:
         f"--output_dir={output}",
         f"--output_name={spec.name}",
         *("--save_model_as", "safetensors", "--save_precision", "fp16"),
-        *("--save_every_n_steps", str(spec.save_every), "--save_last_n_steps", "1"),
+        *("--save_every_n_steps", str(spec.save_every)),
+        # Of the weights, as many steps as there are checkpoints beside the last; of the states one.
+        *("--save_last_n_steps", str(max(1, spec.save_every * (spec.checkpoints - 1)))),
         *("--save_state", "--save_last_n_steps_state", "1"),
         f"--metadata_title={spec.name}",
         f"--metadata_trigger_phrase={spec.trigger}",

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 from worker.training.kohya_command import Resume
-from worker.training.trainer import TrainingStep
+from worker.training.trainer import TrainingStep, checkpoint_path
 
 _STATE: Final = re.compile(r".*-step(?P<step>\d{8})-state")
+_WEIGHTS: Final = re.compile(r".*-step(?P<step>\d{8})\.safetensors")
 _RECORD: Final = "attempt.json"
 _WHOLE: Final = ("train_state.json", "optimizer.bin", "random_states_0.pkl")
 """What accelerate writes into a state, the random states last."""
@@ -72,6 +73,7 @@ class Attempts:
 
     def next(self) -> tuple[Attempt, Resume | None]:
         """A new attempt, and the state it continues from; other states and files are removed."""
+        self.keep_weights()
         found = self._found()
         resume = self._newest_state(found)
         for attempt in found:
@@ -81,6 +83,17 @@ class Attempts:
         fresh = Attempt(self._folder / f"attempt-{number}", resume.step if resume else 0)
         fresh.write()
         return fresh, resume
+
+    def keep_weights(self) -> None:
+        """Put the weights of earlier steps where they outlive their attempt, by their true step."""
+        for attempt in self._found():
+            for path in attempt.folder.iterdir():
+                match = _WEIGHTS.fullmatch(path.name)
+                step = attempt.true_step(int(match["step"]), self._steps) if match else 0
+                if 0 < step < self._steps:
+                    target = checkpoint_path(self._folder, step)
+                    target.parent.mkdir(exist_ok=True)
+                    path.replace(target)
 
     def discard(self, resume: Resume) -> None:
         """Remove a state that the trainer could not continue from."""

@@ -34,6 +34,7 @@ class Looked:
         not_measured: why there is none.
         two: the people of a set that shows two about equally, by photo of `judged`.
         sights: what was found in each photo of `judged`.
+        reference: the photo that is most like the others.
     """
 
     judged: Judged
@@ -41,6 +42,7 @@ class Looked:
     not_measured: str | None = None
     two: TwoPeople | None = None
     sights: tuple[Sight | None, ...] = ()
+    reference: Path | None = None
 
 
 def look(
@@ -89,7 +91,10 @@ def look(
         typical=_rounded(subject.typical),
         photos=len(subject.faces),
     )
-    return Looked(settled, identity, sights=tuple(sights))
+    # One photo alone has no likeness; it is the most typical all the same.
+    typical = max(subject.faces, key=lambda number: subject.likenesses.get(number, 0.0))
+    reference = judged.photos[typical].path
+    return Looked(settled, identity, sights=tuple(sights), reference=reference)
 
 
 def _settled(

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from PIL import Image
+
 from lora_registry import layout
 from worker.errors import DatasetRejected
 from worker.generation.delivery import upload_file
@@ -25,6 +27,9 @@ from worker.training.work import TrainingWork
 
 IDENTITY: Final = "identity.json"
 """The subject's face in the training's folder, for the record; absent where it is no person."""
+REFERENCE: Final = "reference.png"
+"""A small copy of the most typical photo, for the sheet of checkpoints."""
+REFERENCE_SIDE: Final = 512
 _DATASET: Final = "dataset.json"
 _PHOTOS: Final = "photos"
 
@@ -79,8 +84,7 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
         dataset = write_captions(looked.judged, fetched.photos, captioner, words, work.on_caption)
     described = manifest(dataset, looked.judged.verdicts, captioner.name, fetched.unused)
     described = described.model_copy(update=_likeness(looked))
-    if looked.identity is not None:
-        work.folder.save(IDENTITY, looked.identity)
+    _keep_face(work, looked)
     work.folder.save(_DATASET, described)
     return dataset, described
 
@@ -120,6 +124,16 @@ def _looked(work: TrainingWork, judged: Judged, limits: Limits) -> Looked:
             "photos": [verdict.as_json() for verdict in judged.verdicts],
         },
     )
+
+
+def _keep_face(work: TrainingWork, looked: Looked) -> None:
+    """The subject's face, as numbers and as a small picture, for the steps to come."""
+    if looked.identity is not None:
+        work.folder.save(IDENTITY, looked.identity)
+    if looked.reference is not None:
+        with Image.open(looked.reference) as image:
+            image.thumbnail((REFERENCE_SIDE, REFERENCE_SIDE))
+            image.save(work.folder.path / REFERENCE)
 
 
 def _likeness(looked: Looked) -> dict[str, object]:

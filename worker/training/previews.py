@@ -84,10 +84,10 @@ def render(
             for number, prompt in enumerate(prompts):
                 on_share(number / len(prompts))
                 text = place_triggers(prompt, [Trigger(version.character_id, version.trigger)])
-                picture = _Picture(text, FIRST_SEED + number, side)
-                without = _render(workflow, picture, (), resources, context)
+                picture = Picture(text, FIRST_SEED + number, side)
+                without = render_one(workflow, picture, (), resources, context)
                 use = LoraUse(path.name, version.strength)
-                with_lora = _render(workflow, picture, (use,), resources, context)
+                with_lora = render_one(workflow, picture, (use,), resources, context)
                 rows.append(PreviewRow(text, picture.seed, without, with_lora))
     except Cancelled:
         raise
@@ -119,20 +119,28 @@ def difference(row: PreviewRow) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class Picture:
+    """What is asked of one picture; the side of the square in pixels."""
+
     prompt: str
     seed: int
     side: int
 
 
-def _render(
+def render_one(
     workflow: Workflow,
-    picture: _Picture,
+    picture: Picture,
     loras: Sequence[LoraUse],
     resources: Resources,
     context: JobContext,
+    run: str = "preview",
 ) -> Image.Image:
-    run_id = f"preview-{context.folder.name}-{picture.seed}-{len(loras)}"
+    """One picture; `run` keeps apart what is asked of the same seed in one job.
+
+    Raises:
+        ExecutionFailed, ModelMissing, …, Cancelled: as running a graph does.
+    """
+    run_id = f"preview-{context.folder.name}-{run}-{picture.seed}-{len(loras)}"
     roles: dict[str, Value | None] = {
         "prompt": picture.prompt,
         "seed": picture.seed,

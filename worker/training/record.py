@@ -10,11 +10,13 @@ from typing import Any, Final
 from pydantic import Field
 
 from families.training import Training
+from lora_registry.character import VersionLikeness
 from lora_registry.identity import FaceIdentity
 from worker.contract import TrainJob
 from worker.results import (
     CharacterResult,
     DatasetResult,
+    GateResult,
     LoraCheckResult,
     PreviewsResult,
     Result,
@@ -42,12 +44,13 @@ class TrainingRecord(Result):
     warnings: list[str] = Field(default_factory=list)
     losses: list[tuple[int, float]] = Field(default_factory=list)
     identity: FaceIdentity | None = None
+    gate: GateResult | None = None
 
     def kept(self) -> dict[str, Any]:
         """What the version's own document says of it: small, since every job may read it."""
         return {
             "trainer": self.training.trainer,
-            "steps": self.training.steps,
+            "steps": (self.gate and self.gate.step) or self.training.steps,
             "alpha": self.training.alpha,
             "dataset_digest": self.dataset.digest,
             "photos": sum(photo.verdict != "rejected" for photo in self.dataset.photos),
@@ -111,3 +114,38 @@ def warnings_of(dataset: DatasetResult, trigger: str | None) -> list[str]:
             f"{dataset.unused_count} files were not used; dataset.unused says which and why."
         )
     return sentences
+
+
+def version_likeness(record: TrainingRecord) -> VersionLikeness | None:
+    """What the version's document says of it."""
+    gate, identity = record.gate, record.identity
+    if gate is None or gate.likeness is None or identity is None:
+        return None
+    chosen = next(one for one in gate.strengths if one.chosen)
+    return VersionLikeness(
+        score=gate.likeness,
+        by_prompt=dict(zip(gate.prompts, chosen.by_prompt, strict=True)),
+        scorer=identity.scorer,
+        scorer_version=identity.scorer_version,
+        photos=identity.photos,
+        step=chosen.step,
+    )
+
+
+def settled(record: TrainingRecord, gate: GateResult, least: float | None) -> TrainingRecord:
+    """The record with what was chosen, and a sentence where that is not alike enough."""
+    warnings = list(record.warnings)
+    if least is not None and gate.likeness is None:
+        warnings.append(f"likeness_gate was not applied: not measured, {gate.not_measured}.")
+    if closed(gate, least):
+        warnings.append(
+            f"The version was not activated: its likeness of {gate.likeness:.2f} is below "
+            f"likeness_gate {least:g}; activate it if you like it."
+        )
+    return record.model_copy(update={"gate": gate, "warnings": warnings})
+
+
+def closed(gate: GateResult | None, least: float | None) -> bool:
+    """Whether a version is less alike than its job wants."""
+    measured = gate.likeness if gate is not None else None
+    return least is not None and measured is not None and measured < least

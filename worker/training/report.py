@@ -1,5 +1,7 @@
 """The end of a training job: previews, curve, documents, and the result. Any worker can do it."""
 
+import contextlib
+import io
 import logging
 from functools import partial
 from pathlib import Path
@@ -17,9 +19,12 @@ from worker.resources import JobContext, Resources
 from worker.results import (
     CharacterResult,
     DatasetResult,
+    GateResult,
     LoraCheckResult,
     ManifestResult,
     OutputResult,
+    PreviewResult,
+    PreviewsResult,
     Result,
     StoredOutput,
     TrainedCharacterResult,
@@ -41,6 +46,11 @@ _R = TypeVar("_R", bound=Result)
 def record_key(character_id: str, job_id: str) -> str:
     """Where a training's record lies from before its registration until its report is written."""
     return f"{layout.folder(character_id)}training/{layout.job_part(job_id)}.record.json"
+
+
+def sheet_key(character_id: str, job_id: str) -> str:
+    """Where the sheet of a training's checkpoints lies until its report is written."""
+    return f"{layout.folder(character_id)}training/{layout.job_part(job_id)}.checkpoints.png"
 
 
 def report(
@@ -75,13 +85,18 @@ def report(
         record = record or _read(resources, kept, TrainingRecord) or _without_record(version)
         if record.identity is not None:
             resources.identities.put(job.character_id, version.id, record.identity)
-        shown = _previews(job, version, record, resources, context, progress)
+        measured = record.gate is not None and record.gate.likeness is not None
+        shown = (
+            Previews((), "")
+            if measured
+            else _previews(job, version, record, resources, context, progress)
+        )
         progress.at("uploading")
         with context.timings.phase("upload"):
             files = _files(version, record, shown, resources, context)
         written = TrainingReport(
             **{name: getattr(record, name) for name in TrainingRecord.model_fields},
-            previews=shown.result(),
+            previews=_shown_by(record.gate) if measured and record.gate else shown.result(),
             outputs=[_weights_of(version), *files],
             character=CharacterResult(
                 character_id=version.character_id,
@@ -93,6 +108,8 @@ def report(
         body = written.model_dump_json(indent=1, exclude_none=True, exclude={"losses", "identity"})
         resources.store.put(key, body.encode())
         resources.store.delete(kept)
+        if measured:
+            resources.store.delete(sheet_key(job.character_id, context.job_id))
     progress.at("uploading", 1.0)
     return _result(written, key, resources, context)
 
@@ -118,6 +135,17 @@ def _previews(
         )
 
 
+def _shown_by(gate: GateResult) -> PreviewsResult:
+    """The previews of a training whose steps were shown already: the chosen one's."""
+    seeds = len(gate.seeds) // len(gate.prompts)
+    texts = [prompt for prompt in gate.prompts for _ in range(seeds)]
+    pictures = [
+        PreviewResult(prompt=prompt, seed=seed, difference=changed)
+        for prompt, seed, changed in zip(texts, gate.seeds, gate.differences, strict=True)
+    ]
+    return PreviewsResult(status="done", workflow=gate.workflow or "", pictures=pictures)
+
+
 def _files(
     version: CharacterVersion,
     record: TrainingRecord,
@@ -136,6 +164,15 @@ def _files(
 
     title = f"{version.character_id}, {version.id}"
     files = [picture(draw_curve(dict(record.losses), title), "curve", "loss.png")]
+    gate = record.gate
+    if gate is not None and gate.likeness is not None:
+        by_step = {one.step: one.likeness for one in gate.checkpoints}
+        chart = draw_curve(by_step, title, "likeness to the photos")
+        files.append(picture(chart, "curve", "likeness.png"))
+        with contextlib.suppress(ObjectMissing):  # somebody removed it; the numbers are here
+            body = resources.store.get(sheet_key(version.character_id, context.job_id)).body
+            with Image.open(io.BytesIO(body)) as sheet:
+                files.append(picture(sheet, "sheet", "checkpoints.png"))
     if shown.rows:
         files.append(picture(draw_sheet(shown.rows, title), "sheet", "previews.png"))
     path = context.folder / "dataset.json"
@@ -182,6 +219,7 @@ def _result(
         training=report.training,
         dataset=report.dataset,
         check=report.check,
+        gate=report.gate,
         previews=report.previews,
         warnings=report.warnings,
         manifest=ManifestResult(key=key, url=resources.store.presign(key, lifetime).url),

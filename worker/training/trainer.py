@@ -23,6 +23,7 @@ class TrainingSpec:
         name: names the output file; unique per job, safe as a file name.
         resolution: side in pixels whose square is the area that a photo is trained at.
         save_every: steps between two saved states that a crashed training resumes from.
+        checkpoints: how many of its steps are kept, the last one included.
         deadline_s: seconds that the whole training may take.
         precision: what the GPU computes in; the saved weights are fp16 either way.
     """
@@ -41,6 +42,7 @@ class TrainingSpec:
     save_every: int
     deadline_s: float
     precision: Precision = "bf16"
+    checkpoints: int = 1
 
 
 def low_memory(spec: TrainingSpec) -> TrainingSpec:
@@ -108,6 +110,17 @@ class TrainingStep:
         return self.seconds_per_step * max(0, self.steps - self.step)
 
 
+def checkpoint_path(workdir: Path, step: int) -> Path:
+    """Where a trainer leaves the weights of one of its steps, unverified."""
+    return workdir / "checkpoints" / f"{step:08d}.safetensors"
+
+
+def kept_checkpoints(workdir: Path) -> dict[int, Path]:
+    """The weights that a trainer left on its way, by step, the earliest first."""
+    found = sorted((workdir / "checkpoints").glob("*.safetensors"))
+    return {int(path.stem): path for path in found}
+
+
 OnStep = Callable[[TrainingStep], None]
 
 
@@ -130,6 +143,7 @@ class Trainer(Protocol):
         """Train and return the LoRA's path below `workdir`, unverified.
 
         A training that was cut off (the worker died) continues from what it left in `workdir`.
+        A trainer that can leaves the weights of earlier steps there, for `kept_checkpoints`.
 
         Raises:
             TrainingFailed, TrainingDiverged, OutOfMemory, DiskFull, EngineCrashed, TimedOut:

@@ -30,15 +30,23 @@ log = logging.getLogger(__name__)
 _D = TypeVar("_D")
 
 Stage = Literal[
-    "photos", "captions", "training", "checking", "registering", "previews", "uploading"
+    "photos",
+    "captions",
+    "training",
+    "checking",
+    "choosing",
+    "registering",
+    "previews",
+    "uploading",
 ]
 RANGES: Final[Mapping[Stage, tuple[float, float]]] = {
     "photos": (0, 8),
     "captions": (8, 10),
     "training": (10, 85),
-    "checking": (85, 87),
-    "registering": (87, 90),
-    "previews": (90, 98),
+    "checking": (85, 86),
+    "choosing": (86, 92),
+    "registering": (92, 94),
+    "previews": (94, 98),
     "uploading": (98, 100),
 }
 _LOSSES: Final = "losses.json"
@@ -212,9 +220,10 @@ class TrainingWork:
         self.progress.step(step)
 
 
-def bytes_needed(rank: int) -> int:
+def bytes_needed(rank: int, checkpoints: int = 1) -> int:
     """Disk that a training of this rank may take: states to resume from, files, a margin."""
-    return rank * (_STATES * _STATE_BYTES_PER_RANK + _FILES * _FILE_BYTES_PER_RANK) + _MARGIN_BYTES
+    files = _FILES + 2 * (checkpoints - 1)  # as trained, and with metadata to be shown
+    return rank * (_STATES * _STATE_BYTES_PER_RANK + files * _FILE_BYTES_PER_RANK) + _MARGIN_BYTES
 
 
 def require_disk(folder: Path, needed: int) -> None:

@@ -84,8 +84,14 @@ def faces(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
     """A worker that trains with the stand-in and measures likeness."""
     folder = tmp_path_factory.mktemp("faces")
     tokenizers = make_tokenizers(folder)
+    (folder / "shown.json").write_text("[]")
     settings = settings_for(
-        s3, folder, LIKENESS="auto", KOHYA_DIR=str(STAND_IN), KOHYA_TOKENIZERS=str(tokenizers)
+        s3,
+        folder,
+        LIKENESS="auto",
+        KOHYA_DIR=str(STAND_IN),
+        KOHYA_TOKENIZERS=str(tokenizers),
+        COMFYUI_ARGS=f"--stand-in-shown {folder / 'shown.json'}",
     )
     with Worker(settings) as worker:
         worker.wait_ready()

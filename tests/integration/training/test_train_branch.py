@@ -23,7 +23,16 @@ from worker.training.work import TrainingFolder, TrainingProgress
 
 pytestmark = pytest.mark.process
 
-STAGES = ["photos", "captions", "training", "checking", "registering", "previews", "uploading"]
+STAGES = [
+    "photos",
+    "captions",
+    "training",
+    "checking",
+    "choosing",
+    "registering",
+    "previews",
+    "uploading",
+]
 
 
 class Recorder(Progress):

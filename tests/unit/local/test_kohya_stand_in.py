@@ -128,7 +128,9 @@ def test_its_lora_is_one_that_the_registry_takes(tmp_path: Path) -> None:
 def test_a_whole_run_says_what_it_is_and_leaves_what_sd_scripts_leaves(
     argv: list[str], tmp_path: Path
 ) -> None:
-    done = run([*argv, "--save_state", "--save_last_n_steps_state", "1"])
+    done = run(
+        [*argv, "--save_state", "--save_last_n_steps_state", "1", "--save_last_n_steps", "1"]
+    )
     assert done.returncode == 0, done.stderr
     assert b"stand-in" in done.stderr
     assert b"4/4 [" in done.stderr

@@ -98,7 +98,7 @@ def test_what_the_job_says_wins() -> None:
     assert (spec.learning_rate, spec.resolution, spec.batch_size) == (0.001, 640, 16)
     assert spec.seed == 3
     assert spec.gradient_checkpointing
-    assert spec.save_every == 3
+    assert (spec.save_every, spec.checkpoints) == (2, 4)
 
 
 def test_a_retried_job_gets_the_same_plan() -> None:
