@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run serve test lint types schema bench soak image-test install-test requirements image-requirements clean
+.PHONY: help run serve test lint types schema bench mutants style soak image-test install-test requirements image-requirements clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,14 @@ bench: $(STAMP) ## What is measured, as JSON: minutes, and a quiet machine wante
 	$(BIN)/python -m benchmarks.gateway
 	$(BIN)/python -m benchmarks.likeness
 
+style: $(STAMP) ## How the code reads, in numbers, a row a package
+	@$(BIN)/python -m benchmarks.style
+
+mutants: $(STAMP) ## Change the pure core in a thousand ways and see which no test notices: an hour
+	rm -rf mutants
+	$(BIN)/mutmut run --max-children 2 $(MUTANTS)
+	$(BIN)/mutmut results
+
 soak: $(STAMP) ## Ten minutes of mixed jobs with faults at random, on four workers
 	$(BIN)/python -m local.soak --seconds 600
 
@@ -63,7 +71,7 @@ image-requirements: $(STAMP) ## Compile builder/locks/*.txt, what the image inst
 	$(COMPILE) --python-platform x86_64-manylinux_2_28 -c $(LOCKS)/torch.txt $(SHARED) $(LOCKS)/sd-scripts.in -o $(LOCKS)/sd-scripts.txt
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .image-test out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) mutants .image-test out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): requirements.txt requirements-dev.txt
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here: install Python 3.11 or newer, on Debian or Ubuntu with 'apt-get install python3 python3-venv'." >&2; exit 1; }

@@ -89,7 +89,7 @@ def measured(stack: Stack, case: Case, load: Load) -> Iterator[dict[str, Any]]:
                     "tasks": case.tasks,
                     "admission": case.admission,
                     "cache": cache,
-                    **one_round(platform, load, ports, seed=number * load.jobs),
+                    **one_round(platform, jobs_of(load, seed=number * load.jobs), ports),
                 }
 
 
@@ -121,9 +121,9 @@ def platform_options(
     return PlatformOptions(pods=pods, workers=case.workers)
 
 
-def wait_ready(platform: RunningPlatform, workers: int) -> None:
+def wait_ready(platform: RunningPlatform, workers: int, timeout_s: float = READY_TIMEOUT_S) -> None:
     """Return when every worker waits for jobs."""
-    deadline = time.monotonic() + READY_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while platform.client.get("health")["workers"]["idle"] < workers:
         if time.monotonic() > deadline:
             raise TimeoutError(f"workers not ready: {platform.client.get('metrics')['pods']}")
@@ -131,14 +131,14 @@ def wait_ready(platform: RunningPlatform, workers: int) -> None:
 
 
 def one_round(
-    platform: RunningPlatform, load: Load, ports: Sequence[int], *, seed: int
+    platform: RunningPlatform, jobs: Sequence[Mapping[str, Any]], ports: Sequence[int]
 ) -> dict[str, Any]:
     """Queue every job, wait for all, and read from ComfyUI when its GPU was busy."""
     for port in ports:
         url = f"http://127.0.0.1:{port}/history"
         requests.post(url, json={"clear": True}, timeout=10).raise_for_status()
     started = time.monotonic()
-    ids = [platform.client.run(job(number, seed + number)) for number in range(load.jobs)]
+    ids = [platform.client.run(job) for job in jobs]
     statuses = [platform.client.wait(job_id, timeout_s=ROUND_TIMEOUT_S) for job_id in ids]
     wall_s = time.monotonic() - started
     failed = [status for status in statuses if status["status"] != "COMPLETED"]
@@ -147,8 +147,13 @@ def one_round(
     return {"wall_s": round(wall_s, 2), **usage([busy_times(port) for port in ports])}
 
 
+def jobs_of(load: Load, *, seed: int) -> list[dict[str, Any]]:
+    """One job of each character; a seed used before would be answered from cache."""
+    return [job(number, seed + number) for number in range(load.jobs)]
+
+
 def job(number: int, seed: int) -> dict[str, Any]:
-    """A small picture of one character; a seed used before would be answered from cache."""
+    """A small picture of one character."""
     return {
         "task": "image",
         "prompt": "portrait of {trigger}",

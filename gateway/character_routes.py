@@ -14,7 +14,7 @@ from gateway.services import Services
 from lora_registry import layout
 from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import VersionNotFound
-from worker.contract import ShortText, VersionId
+from worker.contract_fields import ShortText, VersionId
 
 router = APIRouter(tags=["characters"])
 

@@ -48,7 +48,8 @@ async def run_workflow(name: str, request: Request, parts: Parts) -> Response:
     """Run a workflow with the inputs and params that it declares."""
     body = {**await json_body(request), "workflow": name}
     kind = parts.workflows[name].kind  # raises WorkflowNotFound
-    return await accepted(request, parts, {**body, "task": kind})
+    task = kind if kind in {"image", "video"} else "workflow"
+    return await accepted(request, parts, {**body, "task": task})
 
 
 @router.get("/jobs")

@@ -5,110 +5,49 @@ before a GPU or a bucket is touched. `docs/contract.schema.json` is generated fr
 """
 
 import functools
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from lora_registry import fields
 from lora_registry.references import MAX_REFERENCES
+from worker.contract_fields import (
+    Augmentation,
+    Cfg,
+    CharacterId,
+    Count,
+    Denoise,
+    Fps,
+    Frames,
+    Inputs,
+    Motion,
+    OutputFormat,
+    Params,
+    Photo,
+    Prompt,
+    RequestId,
+    SamplerName,
+    Seed,
+    ShortText,
+    Side,
+    Source,
+    Steps,
+    Strength,
+    Strict,
+    Text,
+    Timeout,
+    VersionId,
+    WorkflowName,
+)
 from worker.errors import InvalidInput
 from worker.refusals import refusal
 
-MAX_SEED: Final = 2**64 - 1  # KSampler's own maximum, from its node spec
 MAX_INPUT_DEPTH: Final = 16
+_EXACT: Final = 2**53  # above, not every whole number is one that JSON's numbers can say
 MIN_PHOTOS: Final = 5
 MAX_PHOTOS: Final = 100
-MAX_CAPTION: Final = 2000  # characters
-_PARAM_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-
-
-def _printable(text: str) -> str:
-    if _CONTROL.search(text):
-        raise ValueError("must not contain control characters")
-    return text
-
-
-def _relative_key(key: str) -> str:
-    parts = key.split("/")
-    if key.startswith("/") or "\\" in key or any(part in {"", ".", ".."} for part in parts):
-        raise ValueError("must be a plain object key without '..', empty parts or a leading '/'")
-    return key
-
-
-def _short_plain_names(params: dict[str, Any]) -> dict[str, Any]:
-    if not all(_PARAM_NAME.fullmatch(name) for name in params):
-        raise ValueError("must have names of letters, digits and underscores, 64 at most")
-    return params
-
-
-Text = Annotated[str, Field(max_length=8192), AfterValidator(_printable)]
-# Names, triggers, nouns and ids by the registry's own rules, so what passes here is registered.
-ShortText = Annotated[
-    str, Field(min_length=1, max_length=fields.MAX_TEXT), AfterValidator(fields.short_text)
-]
-CharacterId = Annotated[str, Field(pattern=f"^{fields.CHARACTER_ID}$", max_length=64)]
-VersionId = Annotated[str, Field(pattern=f"^{fields.VERSION_ID}$", max_length=128)]
-RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$")]
-WorkflowName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", max_length=64)]
-Side = Annotated[int, Field(ge=256, le=2048, multiple_of=8)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Steps = Annotated[int, Field(ge=1, le=100)]
-Cfg = Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)]
-Strength = Annotated[
-    float, Field(ge=-fields.MAX_STRENGTH, le=fields.MAX_STRENGTH, allow_inf_nan=False)
-]
-Timeout = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
-SamplerName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
-ParamValue = bool | int | Annotated[float, Field(allow_inf_nan=False)] | Text
-Params = Annotated[dict[str, ParamValue], Field(max_length=64), AfterValidator(_short_plain_names)]
-
-
-class Strict(BaseModel):
-    """Base of all of the contract: unknown fields are refused, values are not coerced."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Source(Strict):
-    """Where bytes come from: exactly one of `url`, `base64`, `key` (an object of our bucket)."""
-
-    url: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
-    base64: Annotated[str, Field(min_length=1, max_length=40_000_000)] | None = Field(
-        default=None, repr=False
-    )
-    key: (
-        Annotated[
-            str,
-            Field(min_length=1, max_length=1024),
-            AfterValidator(_printable),
-            AfterValidator(_relative_key),
-        ]
-        | None
-    ) = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if sum(value is not None for value in (self.url, self.base64, self.key)) != 1:
-            raise ValueError("must have exactly one of url, base64, key")
-        return self
-
-
-class Photo(Source):
-    """A reference photo; a caption given here wins over any that we would write."""
-
-    caption: Annotated[Text, Field(max_length=MAX_CAPTION)] | None = None
+DEFAULT_BEST_OF: Final = 4  # of a job that has min_likeness alone
 
 
 class CharacterUse(Strict):
@@ -129,22 +68,28 @@ class Request(Strict):
 
 
 class Generation(Request):
-    """What image and video jobs share."""
+    """What image, video and workflow jobs share.
+
+    `metadata` says whether prompt and graph stay in delivered files; None leaves that to the
+    worker's setting.
+    """
 
     negative_prompt: Text | None = None
     character_id: CharacterId | None = None
     strength: Strength | None = None
     version: VersionId | None = None
-    characters: Annotated[list[CharacterUse], Field(max_length=4)] = []
+    characters: Annotated[list[CharacterUse], Field(max_length=4)] = Field([])
     width: Side | None = None
     height: Side | None = None
     steps: Steps | None = None
     cfg: Cfg | None = None
     sampler: SamplerName | None = None
     scheduler: SamplerName | None = None
-    seed: Seed | None = None
+    seed: Seed = None
     quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    params: Params = {}
+    inputs: Inputs = Field({})
+    params: Params = Field({})
+    metadata: Literal["keep", "strip"] | None = None
     timeout_s: Timeout | None = None
 
     @model_validator(mode="after")
@@ -168,48 +113,120 @@ class Generation(Request):
         )
         return (use,)
 
+    def sources(self) -> dict[str, Source]:
+        """The files that the job brings, by the name of the workflow's input."""
+        return dict(self.inputs)
+
 
 class ImageJob(Generation):
-    """A picture, or up to eight, from a prompt."""
+    """A picture, or up to eight, from a prompt.
+
+    Without a `format` pictures are png, and what moves stays as its node wrote it.
+    """
 
     task: Literal["image"]
-    prompt: Annotated[Text, Field(min_length=1)]
+    prompt: Prompt | None = None
     workflow: WorkflowName | None = Field(
         None, description="left out: what the characters' base model runs by default, else sdxl"
     )
-    count: Annotated[int, Field(ge=1, le=8)] = 1
+    count: Count = 1
     init_image: Source | None = None
-    denoise: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    format: Literal["png", "jpeg", "webp"] = "png"
+    denoise: Denoise | None = None
+    format: Literal["png", "jpeg", "webp"] | None = None
+    likeness: Annotated[
+        bool, Field(description="measure how alike the pictures are to the characters' photos")
+    ] = False
+    best_of: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        None, description="make so many and deliver the `count` most alike"
+    )
+    min_likeness: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="try further seeds, at most best_of, until `count` are so alike"
+    )
+
+    @model_validator(mode="after")
+    def _likeness_needs_a_character(self) -> Self:
+        if self.measured and not self.used_characters:
+            raise ValueError("likeness, best_of and min_likeness need a character")
+        if self.best_of is not None and self.best_of < self.count:
+            raise ValueError("best_of must not be less than count")
+        return self
+
+    @property
+    def measured(self) -> bool:
+        """Whether the job asks for likeness in any way."""
+        return self.likeness or self.best_of is not None or self.min_likeness is not None
+
+    @property
+    def most(self) -> int:
+        """How many pictures are made at most, to deliver `count` of them."""
+        if self.min_likeness is None:
+            return self.best_of or self.count
+        return self.best_of or max(DEFAULT_BEST_OF, self.count)
 
     @model_validator(mode="after")
     def _denoise_needs_an_init_image(self) -> Self:
-        if self.denoise is not None and self.init_image is None:
+        if not self.sources() and self.denoise is not None:
             raise ValueError("denoise needs an init_image")
         return self
 
+    def sources(self) -> dict[str, Source]:
+        """The files that the job brings, by the name of the workflow's input."""
+        return _with_own(self.inputs, "init_image", self.init_image)
+
 
 class VideoJob(Generation):
-    """A clip from a picture, or from a prompt whose picture is made first."""
+    """A clip from a picture, or from a prompt whose picture is made first.
+
+    Without a `format` it is mp4 where the workflow offers that, else what its node writes.
+    """
 
     task: Literal["video"]
-    prompt: Annotated[Text, Field(min_length=1)] | None = None
+    prompt: Prompt | None = None
     image: Source | None = None
     workflow: WorkflowName | None = Field(
         None, description="left out: what the characters' base model runs by default, else svd"
     )
-    frames: Annotated[int, Field(ge=2, le=1024)] | None = None
-    fps: Annotated[float, Field(ge=1, le=60, allow_inf_nan=False)] | None = None
-    motion: Annotated[int, Field(ge=1, le=255)] | None = None
-    augmentation: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    frames: Frames | None = None
+    fps: Fps | None = None
+    motion: Motion | None = None
+    augmentation: Augmentation | None = None
     fit: Literal["cover", "contain"] = "cover"
-    format: Literal["mp4", "webm", "webp"] = "mp4"
+    format: Literal["mp4", "webm", "webp", "gif"] | None = None
 
     @model_validator(mode="after")
     def _something_to_start_from(self) -> Self:
-        if self.image is None and self.prompt is None:
+        if not self.sources() and self.prompt is None:
             raise ValueError("give an image, or a prompt to make the start frame from")
         return self
+
+    def sources(self) -> dict[str, Source]:
+        """The files that the job brings, by the name of the workflow's input."""
+        return _with_own(self.inputs, "image", self.image)
+
+
+class WorkflowJob(Generation):
+    """Any workflow by its name, with what it declares and nothing else.
+
+    Without a `format` every output is as its node wrote it.
+    """
+
+    task: Literal["workflow"]
+    workflow: WorkflowName
+    prompt: Prompt | None = None
+    count: Count | None = None
+    denoise: Denoise | None = None
+    frames: Frames | None = None
+    fps: Fps | None = None
+    motion: Motion | None = None
+    augmentation: Augmentation | None = None
+    format: OutputFormat | None = None
+
+
+def _with_own(inputs: Mapping[str, Source], name: str, own: Source | None) -> dict[str, Source]:
+    """The inputs, with the one that has a field of its own."""
+    if own is not None and name in inputs:
+        raise ValueError(f"give either {name} or inputs.{name}, not both")
+    return {**({name: own} if own is not None else {}), **inputs}
 
 
 class TrainJob(Request):
@@ -230,7 +247,7 @@ class TrainJob(Request):
     learning_rate: Annotated[float, Field(gt=0, le=0.01, allow_inf_nan=False)] | None = None
     resolution: Annotated[int, Field(ge=256, le=1536, multiple_of=64)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=16)] | None = None
-    seed: Seed | None = None
+    seed: Seed = None
     trainer: Literal["kohya", "comfyui"] = "kohya"
     activate: bool = True
     instant: Annotated[
@@ -300,8 +317,8 @@ class HealthJob(Request):
     task: Literal["health"]
 
 
-Job = ImageJob | VideoJob | TrainJob | CharactersJob | HealthJob
-Task = Literal["image", "video", "train", "characters", "health"]
+Job = ImageJob | VideoJob | WorkflowJob | TrainJob | CharactersJob | HealthJob
+Task = Literal["image", "video", "workflow", "train", "characters", "health"]
 JOB: Final[TypeAdapter[Job]] = TypeAdapter(Annotated[Job, Field(discriminator="task")])
 
 
@@ -315,7 +332,7 @@ def parse_job(raw: object) -> Job:
         raise InvalidInput("input must be a JSON object with a task.", field="input")
     _check_depth(raw)
     try:
-        return JOB.validate_python(raw)
+        return JOB.validate_python(_whole_numbers(raw))
     except ValidationError as error:
         raise _invalid(error.errors(include_url=False)) from None
 
@@ -334,6 +351,17 @@ def _children(value: object) -> Iterator[object]:
         yield from value.values()
     elif isinstance(value, list):
         yield from value
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Whole numbers as such: many languages write 20 as 20.0."""
+    if isinstance(value, dict):
+        return {name: _whole_numbers(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(child) for child in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    return value
 
 
 def _invalid(errors: list[ErrorDetails]) -> InvalidInput:

@@ -68,8 +68,11 @@ def _bounds(node: Schema) -> Iterator[str]:
         yield f"up to {high:g}"
     if "multipleOf" in node:
         yield f"and a multiple of {node['multipleOf']}"
-    if "maxItems" in node:
-        yield f"of {node.get('minItems', 0)} to {node['maxItems']} items"
+    yield from (
+        f"of {node.get(f'min{of}', 0)} to {node[f'max{of}']} {things}"
+        for of, things in (("Items", "items"), ("Properties", "names"))
+        if f"max{of}" in node
+    )
     if "pattern" in node:
         yield f"matching {node['pattern']}"
     elif "maxLength" in node:
@@ -94,8 +97,7 @@ def _found(location: Sequence[int | str], schema: Schema) -> tuple[list[str], Sc
 
 
 def _below(node: Schema, part: int | str, schema: Schema) -> Schema | None:
-    for choice in node.get("anyOf", [node]):
-        candidate = _resolved(choice, schema)
+    for candidate in _choices(node, schema):
         if isinstance(part, int) and "items" in candidate:
             return _resolved(candidate["items"], schema)
         if part in candidate.get("properties", {}):
@@ -104,6 +106,14 @@ def _below(node: Schema, part: int | str, schema: Schema) -> Schema | None:
         if isinstance(extra, dict):
             return _resolved(extra, schema)
     return None
+
+
+def _choices(node: Schema, schema: Schema) -> Iterator[Schema]:
+    """All that a node may be, alternatives of alternatives included."""
+    if "anyOf" not in node:
+        yield node
+    for choice in node.get("anyOf", ()):
+        yield from _choices(_resolved(choice, schema), schema)
 
 
 def _resolved(node: Schema, schema: Schema) -> Schema:

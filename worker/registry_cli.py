@@ -21,7 +21,7 @@ from lora_registry.registry import Registry
 from lora_registry.sweep import DEFAULT_GRACE
 from lora_registry.versions import DEFAULT_STRENGTH
 from worker.assembly import source_options
-from worker.contract import Source
+from worker.contract_fields import Source
 from worker.errors import InvalidSettings
 from worker.logs import configure
 from worker.loras import examine

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,15 +132,30 @@ class Progress:
         self.close()
 
 
+def _samples(spec: Mapping[str, Any]) -> bool:
+    """Whether a node samples. Some have their steps from a scheduler, which itself never steps."""
+    if "latent_image" in spec["inputs"]:
+        return True
+    return "steps" in spec["inputs"] and "Scheduler" not in spec["class_type"]
+
+
 class ProgressTracker:
     """Turns the steps of one graph into progress: loading, sampling, decoding, encoding.
 
     Several samplers (a start frame, then the video) share the sampling stage evenly.
+
+    Args:
+        graph: whose steps they are.
+        progress: of the job.
+        number: of graphs of the job that ran before it.
+        most: how many there are at most, all of one length.
     """
 
-    def __init__(self, graph: Graph, progress: Progress) -> None:
+    def __init__(self, graph: Graph, progress: Progress, number: int = 0, most: int = 1) -> None:
         self._progress = progress
-        self._samplers = [node for node, spec in graph.items() if "steps" in spec["inputs"]]
+        self._number = number
+        self._most = most
+        self._samplers = [node for node, spec in graph.items() if _samples(spec)]
         self._begun: list[str] = []
 
     def on_step(self, step: Step) -> None:
@@ -149,11 +164,11 @@ class ProgressTracker:
         if step.steps and step.node in self._samplers:
             self._sampling(step)
         elif "Loader" in step.node_type and not self._begun:
-            self._progress.report("loading", LOADING)
+            self._report("loading", LOADING)
         elif step.node_type.startswith("VAEDecode") and sampled:
-            self._progress.report("decoding", DECODING)
+            self._report("decoding", DECODING)
         elif step.node_type.startswith(("Save", "CreateVideo")) and sampled:
-            self._progress.report("encoding", ENCODING)
+            self._report("encoding", ENCODING)
 
     def _sampling(self, step: Step) -> None:
         if step.node not in self._begun:
@@ -161,7 +176,13 @@ class ProgressTracker:
         before = self._begun.index(step.node)
         share = (before + step.step / step.steps) / len(self._samplers)
         percent = SAMPLING + (DECODING - SAMPLING) * share
-        self._progress.report("sampling", percent, step=step.step, steps=step.steps)
+        self._report("sampling", percent, step=step.step, steps=step.steps)
+
+    def _report(self, stage: str, percent: float, **steps: int) -> None:
+        """A percentage of this graph as one of all of them."""
+        share = (percent - QUEUED) / (UPLOADING - QUEUED)
+        whole = QUEUED + (UPLOADING - QUEUED) * (self._number + share) / self._most
+        self._progress.report(stage, whole, **steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +228,9 @@ class Timings:
 
     @property
     def busy_s(self) -> float:
-        """Seconds since the job began, but for those it waited behind another one."""
-        return time.monotonic() - self._started - self._phases.get("queued", 0.0) / 1000
+        """Seconds since the job began, but for those behind another one or lost with ComfyUI."""
+        others_ms = self._phases.get("queued", 0.0) + self._phases.get("lost", 0.0)
+        return time.monotonic() - self._started - others_ms / 1000
 
     def add(self, name: str, milliseconds: float) -> None:
         """Count time that was measured elsewhere."""

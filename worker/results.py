@@ -21,10 +21,17 @@ class Result(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+OutputKind = Literal[
+    "image", "video", "audio", "text", "file", "poster", "lora", "sheet", "curve", "report"
+]
+
+
 class StoredOutput(Result):
     """One object of the bucket. `bytes` and `sha256` were confirmed against the store."""
 
-    kind: Literal["image", "video", "audio", "poster", "lora", "sheet", "curve", "report"]
+    kind: OutputKind
+    name: str | None = Field(None, description="of the output, as its workflow declares it")
+    node: str | None = Field(None, description="of the workflow's graph that wrote it")
     key: str
     content_type: str
     bytes: int
@@ -36,11 +43,28 @@ class StoredOutput(Result):
     duration_s: float | None = None
 
 
+class LikenessResult(Result):
+    """How alike a picture is to the photos of its characters, 0 to 1.
+
+    Without a `score`, or where it is not of all characters, `reason` says why. Of several
+    `characters` the least alike one counts.
+    """
+
+    score: float | None = None
+    characters: dict[str, float] | None = None
+    reason: str | None = None
+
+
 class OutputResult(StoredOutput):
-    """A delivered object with the URL to fetch it by, for as long as that lasts."""
+    """A delivered object with the URL to fetch it by, for as long as that lasts.
+
+    `seed` is there where it is another one than the job's.
+    """
 
     url: str
     expires_at: str | None = None
+    seed: int | None = None
+    likeness: LikenessResult | None = None
 
 
 class CharacterResult(Result):
@@ -70,16 +94,37 @@ class ManifestResult(Result):
     url: str
 
 
-class GenerationResult(Result):
-    """The result of image and video jobs."""
+class CandidateResult(Result):
+    """One of the pictures that were made, to choose from."""
 
-    task: Literal["image", "video"]
+    seed: int
+    likeness: LikenessResult
+    delivered: bool
+
+
+class SelectionResult(Result):
+    """What the delivered pictures were chosen from.
+
+    `passed` counts those that reach `min_likeness`, where the job has one.
+    """
+
+    made: int
+    min_likeness: float | None = None
+    passed: int | None = None
+    candidates: list[CandidateResult]
+
+
+class GenerationResult(Result):
+    """The result of image, video and workflow jobs."""
+
+    task: Literal["image", "video", "workflow"]
     job_id: str
     outputs: list[OutputResult]
     seed: int | None = None
     prompt: str | None = None
     character: CharacterResult | None = None
     characters: list[CharacterResult] | None = None
+    selection: SelectionResult | None = None
     workflow: WorkflowResult
     manifest: ManifestResult
     warnings: list[str] | None = None

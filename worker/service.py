@@ -18,12 +18,21 @@ from lora_registry.cache import LoraCache
 from lora_registry.identity import Identities
 from lora_registry.job_records import JobRecords
 from lora_registry.registry import Registry
-from worker import assembly, characters, health, image, train, video
+from worker import assembly, characters, health, train
 from worker.availability import Availability
 from worker.boot import Boot
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient
-from worker.contract import CharactersJob, HealthJob, ImageJob, Job, TrainJob, VideoJob, parse_job
+from worker.contract import (
+    CharactersJob,
+    HealthJob,
+    ImageJob,
+    Job,
+    TrainJob,
+    VideoJob,
+    WorkflowJob,
+    parse_job,
+)
 from worker.errors import (
     DiskFull,
     EngineCrashed,
@@ -31,6 +40,7 @@ from worker.errors import (
     Internal,
     InvalidInput,
 )
+from worker.generation import jobs
 from worker.generation.warmup import warm_up
 from worker.likeness.scorer import Scorer, ScorerOptions
 from worker.logs import job_logging
@@ -225,14 +235,12 @@ class Worker:
                 field="task",
             )
         match job:
-            case ImageJob():
-                return image.run(job, self.resources, context)
+            case ImageJob() | VideoJob() | WorkflowJob():
+                return jobs.run(job, self.resources, context)
             case CharactersJob():
                 return characters.run(job, self.resources, context).to_json()
             case HealthJob():
                 return health.run(job, self.resources, context).to_json()
-            case VideoJob():
-                return video.run(job, self.resources, context)
             case TrainJob():
                 return train.run(job, self.resources, context).to_json()
             case _:

@@ -14,8 +14,8 @@ from pydantic import BeforeValidator, Field
 
 from worker.storage_settings import ALIASES, StorageSettings, read_settings
 
-_Task = Literal["image", "video", "train", "characters", "health"]
-TASKS: tuple[_Task, ...] = ("image", "video", "train", "characters", "health")
+_Task = Literal["image", "video", "workflow", "train", "characters", "health"]
+TASKS: tuple[_Task, ...] = ("image", "video", "workflow", "train", "characters", "health")
 
 
 def _split(value: object) -> object:
@@ -58,6 +58,14 @@ class Settings(StorageSettings):
         200_000,
         gt=0,
         description="Least speed of fetching a LoRA or an archive, in bytes a second.",
+    )
+    input_max_bytes: int = Field(
+        200_000_000,
+        ge=1_000,
+        description="Largest video, sound or other file that a job brings, in bytes.",
+    )
+    input_max_s: float = Field(
+        600, gt=0, description="Longest video or sound that a job brings, in seconds."
     )
     archive_max_bytes: int = Field(
         1_000_000_000, ge=1_000_000, description="Largest training archive, in bytes."

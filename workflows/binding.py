@@ -36,8 +36,6 @@ class Values:
             identical prompt from its cache without writing files.
         roles: role or input -> value; an input's value is the name of its placed file. None leaves
             what the graph says.
-        offered: role -> what the worker fills in of its own accord (a drawn seed, a size taken
-            from a picture); left out where the workflow binds no such role.
         params: values for the workflow's own parameters.
         loras: chained in this order; none adds no node.
         output_format: keeps the outputs of that format and those without one.
@@ -47,7 +45,6 @@ class Values:
 
     prefix: str
     roles: Mapping[str, Value | None]
-    offered: Mapping[str, Value | None] = field(default_factory=dict)
     params: Mapping[str, Value] = field(default_factory=dict)
     loras: Sequence[LoraUse] = ()
     output_format: str | None = None
@@ -88,8 +85,7 @@ def bind(workflow: Workflow, values: Values) -> Bound:
         UnboundRole: a value for a role that the workflow does not bind.
         InvalidParam: an unknown parameter, a value outside its limits, or a required one missing.
     """
-    both = {**values.offered, **values.roles}
-    given = {name for name, value in both.items() if value is not None}
+    given = {name for name, value in values.roles.items() if value is not None}
     require(workflow, given, characters=bool(values.loras))
     return assemble(workflow, values)
 
@@ -97,7 +93,7 @@ def bind(workflow: Workflow, values: Values) -> Bound:
 def assemble(workflow: Workflow, values: Values) -> Bound:
     """`bind`, but what the workflow requires may be missing: the graph then says what it says."""
     graph: Graph = {node: copy.deepcopy(dict(spec)) for node, spec in workflow.graph.items()}
-    given = _settled(workflow, values)
+    given = {name: value for name, value in values.roles.items() if value is not None}
     for role, value in given.items():
         _set(graph, _role_slots(workflow, role, value), value)
     _check_budgets(workflow, given)
@@ -116,13 +112,6 @@ def assemble(workflow: Workflow, values: Values) -> Bound:
         _chain_all(graph, workflow, values.loras)
     kept = needed(graph, [output.node for output in outputs])
     return Bound({node: graph[node] for node in graph if node in kept}, outputs)
-
-
-def _settled(workflow: Workflow, values: Values) -> dict[str, Value]:
-    """What the job says, and where it says nothing what the worker offers and a role takes."""
-    offered = {name: value for name, value in values.offered.items() if name in workflow.roles}
-    given = {name: value for name, value in values.roles.items() if value is not None}
-    return {name: value for name, value in offered.items() if value is not None} | given
 
 
 def _role_slots(workflow: Workflow, role: str, value: Value) -> Sequence[Slot]:

@@ -114,11 +114,13 @@ def check_graph(
         kind = graph[node]["class_type"]
         if kind in specs and not specs[kind].get("output_node"):
             found.append(Problem("mismatch", node, f"node {node} ({kind}) is not an output node"))
-    for node in _validated(graph, specs, outputs):
+    validated = _validated(graph, specs, outputs)
+    for node in validated:
         found += _Node(node, graph, specs, frozenset(open_slots)).problems()
+    ahead = {node: _feeding(graph[node], specs) for node in validated}
     found += [
-        Problem("mismatch", node, f"node {node} is fed by itself, through {_through(graph, node)}")
-        for node in _in_a_circle(graph)
+        Problem("mismatch", node, f"node {node} is fed by itself, through {', '.join(ahead[node])}")
+        for node in _in_a_circle(ahead)
     ]
     return tuple(found)
 
@@ -134,11 +136,15 @@ def _validated(graph: Graph, specs: NodeSpecs, outputs: Collection[str]) -> list
         if node in seen or node not in graph or not spec:
             continue
         seen[node] = None
-        inputs = graph[node]["inputs"]
-        known = declared(spec, inputs)
-        ahead = {link_of(value) for name, value in inputs.items() if name in known}
-        waiting += [link.node for link in ahead if link]
+        waiting += _feeding(graph[node], specs)
     return [node for node in graph if node in seen]
+
+
+def _feeding(node: Mapping[str, Any], specs: NodeSpecs) -> list[str]:
+    """The nodes that a node's declared inputs hang on; ComfyUI follows no other."""
+    known = declared(_spec(node, specs), node["inputs"])
+    given = {link_of(value) for name, value in node["inputs"].items() if name in known}
+    return sorted({link.node for link in given if link})
 
 
 def _spec(node: Mapping[str, Any], specs: NodeSpecs) -> NodeSpec:
@@ -267,22 +273,9 @@ def _short(kind: Any) -> str:
     return "a choice" if isinstance(kind, list) else str(kind)
 
 
-def _in_a_circle(graph: Graph) -> list[str]:
-    """The nodes that depend on themselves."""
-    ahead = {
-        node: {link.node for value in spec["inputs"].values() if (link := link_of(value))}
-        for node, spec in graph.items()
-    }
-    left = set(graph)
-    while True:
-        free = {node for node in left if not ahead[node] & left}
-        if not free:
-            break
+def _in_a_circle(ahead: Mapping[str, Collection[str]]) -> list[str]:
+    """The first node that depends on itself, if any."""
+    left = set(ahead)
+    while free := {node for node in left if not left.intersection(ahead[node])}:
         left -= free
-    return [node for node in graph if node in left][:1]
-
-
-def _through(graph: Graph, node: str) -> str:
-    return ", ".join(
-        link.node for value in graph[node]["inputs"].values() if (link := link_of(value))
-    )
+    return [node for node in ahead if node in left][:1]

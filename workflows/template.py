@@ -246,6 +246,14 @@ class Workflow(_Part):
         value = self.graph[slots[0].node]["inputs"][slots[0].input] if slots else None
         return value if isinstance(value, bool | int | float | str) else None
 
+    def param_default(self, name: str) -> Value | None:
+        """What a parameter is where a job says nothing: its default, else what the graph says."""
+        param = self.params[name]
+        slot = param.bind[0]
+        value = self.graph[slot.node]["inputs"][slot.input]
+        plain = value if isinstance(value, bool | int | float | str) else None
+        return plain if param.default is None else param.default
+
     def is_required(self, name: str) -> bool:
         """Whether a job must bring this input."""
         declared = self.inputs[name].required

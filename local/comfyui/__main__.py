@@ -76,7 +76,7 @@ def _engine(options: Options, faults: Faults) -> Engine:
     context = ServerContext(
         folders=folders,
         faults=faults,
-        painter=Painter(options.picture_bytes),
+        painter=Painter(options.picture_bytes, options.shown),
         png=PngEncoder(),
         metadata=options.metadata,
     )

@@ -104,6 +104,9 @@ def _choices(folders: Folders) -> dict[tuple[str, str], Callable[[], list[str]]]
 
     choices = {where: models_of(kind) for where, kind in _MODEL_LISTS.items()}
     choices["LoadImage", "image"] = folders.input_images
+    choices["LoadImageMask", "image"] = folders.input_images
+    choices["LoadAudio", "audio"] = lambda: folders.input_files("audio/", "video/")
+    choices["LoadVideo", "file"] = lambda: folders.input_files("video/")
     choices["LoadImageTextDataSetFromFolder", "folder"] = folders.input_folders
     choices["VAELoader", "vae_name"] = lambda: [*(folders.models("vae") or []), "pixel_space"]
     choices["TrainLoraNode", "existing_lora"] = lambda: [

@@ -1,5 +1,6 @@
 """The folders ComfyUI reads models from and writes outputs to, and its file naming."""
 
+import mimetypes
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -116,6 +117,14 @@ class Folders:
             entry.name
             for entry in self.input.iterdir()
             if entry.is_file() and entry.suffix.lower() in _IMAGE_SUFFIXES
+        )
+
+    def input_files(self, *kinds: str) -> list[str]:
+        """Files directly in the input folder whose content types begin so, by their suffix."""
+        return sorted(
+            entry.name
+            for entry in self.input.iterdir()
+            if entry.is_file() and (mimetypes.guess_type(entry.name)[0] or "").startswith(kinds)
         )
 
     def input_folders(self) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from PIL import Image, ImageOps, ImageSequence
 
 from local.comfyui.folders import SavePath
+from local.comfyui.masks import Masks, alpha_mask
 from local.comfyui.node import Inputs, NodeFunction, Output, Run
 from local.comfyui.saving import save
 from local.comfyui.values import Frames, Pictures
@@ -23,11 +24,12 @@ _FILTERS: Final = {
 def load_image(run: Run, inputs: Inputs) -> Output:
     """LoadImage: every frame of a file, upright."""
     with Image.open(run.folders.input_file(inputs["image"])) as image:
+        mask = alpha_mask(ImageOps.exif_transpose(image))
         frames = [
             ImageOps.exif_transpose(frame).convert("RGB") for frame in ImageSequence.Iterator(image)
         ]
     same = tuple(frame for frame in frames if frame.size == frames[0].size)
-    return Output((Pictures(same), None))
+    return Output((Pictures(same), Masks((mask,))))
 
 
 def empty_image(_run: Run, inputs: Inputs) -> Output:

@@ -124,13 +124,36 @@ def sample_custom(run: Run, inputs: Inputs) -> Output:
     return Output((latent, latent))
 
 
+def sample_guided(run: Run, inputs: Inputs) -> Output:
+    """SamplerCustomAdvanced: noise, guidance, sampler and steps each from a node of its own."""
+    given = {**inputs, **inputs["guider"], "noise_seed": inputs["noise"]}
+    return sample_custom(run, given)
+
+
+def guide(_run: Run, inputs: Inputs) -> Output:
+    """BasicGuider, CFGGuider: a model with its prompts."""
+    one: Conditioning | None = inputs.get("conditioning")
+    both = {"positive": one, "negative": Conditioning(""), "cfg": 1.0} if one else {}
+    return Output(({**inputs, **both},))
+
+
+def random_noise(_run: Run, inputs: Inputs) -> Output:
+    """RandomNoise: a seed."""
+    return Output((inputs["noise_seed"],))
+
+
+def masked_latent(_run: Run, inputs: Inputs) -> Output:
+    """SetLatentNoiseMask: where it is changed does not show here."""
+    return Output((inputs["samples"],))
+
+
 def select_sampler(_run: Run, inputs: Inputs) -> Output:
     """KSamplerSelect: a sampler by its name."""
     return Output((inputs["sampler_name"],))
 
 
 def schedule(_run: Run, inputs: Inputs) -> Output:
-    """LTXVScheduler: of the noise levels only their number matters here."""
+    """LTXVScheduler, BasicScheduler: of the noise levels only their number matters here."""
     return Output((inputs["steps"],))
 
 
@@ -178,11 +201,16 @@ def _lora(run: Run, inputs: Inputs) -> Lora:
 
 
 _SAMPLERS: Final[Mapping[str, NodeFunction]] = {
+    "BasicGuider": guide,
+    "BasicScheduler": schedule,
+    "CFGGuider": guide,
     "KSampler": sample,
     "KSamplerAdvanced": sample,
     "KSamplerSelect": select_sampler,
     "LTXVScheduler": schedule,
+    "RandomNoise": random_noise,
     "SamplerCustom": sample_custom,
+    "SamplerCustomAdvanced": sample_guided,
 }
 _LOADERS: Final[Mapping[str, NodeFunction]] = {
     "CLIPLoader": load_named,
@@ -217,9 +245,11 @@ NODES: Final[Mapping[str, NodeFunction]] = {
     "ModelSamplingLTXV": same_model,
     "ModelSamplingSD3": same_model,
     "RepeatLatentBatch": repeat_latent,
+    "SetLatentNoiseMask": masked_latent,
     "VAEDecode": decode,
     "VAEDecodeTiled": decode,
     "VAEEncode": encode_pixels,
+    "VAEEncodeForInpaint": encode_pixels,
     "VAEEncodeTiled": encode_pixels,
     "VideoLinearCFGGuidance": same_model,
     "VideoTriangleCFGGuidance": same_model,

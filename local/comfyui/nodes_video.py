@@ -166,5 +166,6 @@ NODES: Final[Mapping[str, NodeFunction]] = {
     "SaveVideo": save_video,
     "SaveWEBM": save_webm,
     "Wan22ImageToVideoLatent": empty_video_latent,
+    "WanFirstLastFrameToVideo": image_to_video,
     "WanImageToVideo": image_to_video,
 }

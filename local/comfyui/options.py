@@ -47,6 +47,7 @@ class Options:
     metadata: bool = True
     faults: Path | None = None
     picture_bytes: int | None = None
+    shown: Path | None = None
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -67,6 +68,7 @@ def parse(argv: Sequence[str]) -> Options:
         metadata=not given.disable_metadata,
         faults=Path(faults).absolute() if faults else None,
         picture_bytes=given.stand_in_picture_bytes,
+        shown=Path(given.stand_in_shown).absolute() if given.stand_in_shown else None,
     )
 
 
@@ -93,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="write pictures of about N bytes at no CPU cost, for benchmarks",
+    )
+    stand_in.add_argument(
+        "--stand-in-shown", metavar="FILE", help="show given pictures; see picture.py"
     )
     _add_ignored(parser)
     return parser

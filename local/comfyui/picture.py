@@ -2,10 +2,20 @@
 
 A picture is a function of what was asked for, and of nothing else: the same request gives the same
 bytes, another seed, prompt, LoRA or start picture visibly other ones.
+
+`--stand-in-shown FILE` has given pictures shown in the place of the noise, which is how a choice by
+likeness is tried without a GPU. The file is a JSON list, read anew for each picture; the first rule
+that fits counts, and the notice is written all the same:
+
+    [{"loras": ["part of a file's name"], "seeds": [1, 2], "picture": "/path.jpg"}]
+
+`loras` names every LoRA of the request, `seeds` may be left out.
 """
 
 import hashlib
+import json
 import textwrap
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -19,20 +29,44 @@ _SHOWN: Final = 300  # characters of the prompt
 
 
 class Painter:
-    """Paints what a latent stands for; with `picture_bytes`, the benchmark's one cheap picture."""
+    """Paints what a latent stands for.
 
-    def __init__(self, picture_bytes: int | None = None) -> None:
+    Args:
+        picture_bytes: paint the benchmark's one cheap picture of that size instead.
+        shown: a file of rules, see above.
+    """
+
+    def __init__(self, picture_bytes: int | None = None, shown: Path | None = None) -> None:
         self._picture_bytes = picture_bytes
+        self._shown = shown
         self._noise: Image.Image | None = None
 
     def paint(self, latent: Latent) -> tuple[Image.Image, ...]:
         """One picture per latent of the batch."""
+        given = self._given(latent.request) if self._shown and latent.request else None
+        if given is not None and latent.request is not None:
+            picture = ImageOps.fit(given, (latent.width, latent.height), centering=(0.5, 0.3))
+            return (_labelled(picture, latent.request, at_top=False),) * latent.count
         if self._picture_bytes is None:
             return tuple(_frame(latent, index) for index in range(latent.count))
         size = (latent.width, latent.height)
         if self._noise is None or self._noise.size != size:
             self._noise = noise(*size, self._picture_bytes)
         return (self._noise,) * latent.count
+
+    def _given(self, request: Request) -> Image.Image | None:
+        """The picture that a rule has for a request."""
+        rules = json.loads(self._shown.read_text()) if self._shown else []
+        names = [lora.name for lora in request.model.loras]
+        for rule in rules:
+            parts = rule["loras"]
+            fits = len(parts) == len(names) and all(
+                any(part in name for name in names) for part in parts
+            )
+            if fits and request.seed in rule.get("seeds", [request.seed]):
+                with Image.open(rule["picture"]) as image:
+                    return image.convert("RGB")
+        return None
 
 
 def noise(width: int, height: int, size_bytes: int) -> Image.Image:
@@ -54,6 +88,9 @@ def _frame(latent: Latent, index: int) -> Image.Image:
         image = ImageOps.fit(origin, (round(size[0] * zoom), round(size[1] * zoom))).crop(
             (0, 0, *size)
         )
+        # A plain picture looks the same at any zoom, and an animated webp merges equal frames.
+        done = size[0] * (index + 1) / latent.count
+        ImageDraw.Draw(image).rectangle((0, size[1] - 3, done, size[1]), "white")
     else:
         chance = np.random.default_rng(_entropy(latent.request, index))
         blotches = chance.integers(48, 208, (_BLOTCHES, _BLOTCHES, 3), dtype=np.uint8)

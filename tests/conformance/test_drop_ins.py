@@ -21,6 +21,9 @@ _SHELVES: Final = {
     "UNETLoader": ("unet_name", "diffusion_models"),
     "CLIPLoader": ("clip_name", "text_encoders"),
     "VAELoader": ("vae_name", "vae"),
+    "CheckpointLoaderSimple": ("ckpt_name", "checkpoints"),
+    "ControlNetLoader": ("control_net_name", "controlnet"),
+    "UpscaleModelLoader": ("model_name", "upscale_models"),
 }
 
 pytestmark = pytest.mark.skipif(not REAL_FOLDER, reason="COMFYUI_DIR names no real ComfyUI")
@@ -63,9 +66,14 @@ def graphs(workflow: Workflow) -> Iterator[dict[str, dict[str, Any]]]:
     loras = (LoraUse(LORA, 0.8), LoraUse(LORA, 0.5))
     for given in (least, {*workflow.inputs}):
         roles: dict[str, Value | None] = dict.fromkeys(given, "photo.png")
-        roles |= {"prompt": "a lighthouse", "seed": 1, "steps": 4}
+        roles |= {
+            name: value
+            for name, value in (("prompt", "a lighthouse"), ("seed", 1), ("steps", 4))
+            if name in workflow.roles
+        }
         for each in workflow.formats or (None,):
-            values = Values("drop-in/test", roles, loras=loras, output_format=each)
+            chained = loras if workflow.loras else ()
+            values = Values("drop-in/test", roles, loras=chained, output_format=each)
             yield bind(workflow, values).graph
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from local.s3 import S3Server
 from lora_registry.store import StoreUnavailable
-from worker.contract import Source
+from worker.contract_fields import Source
 from worker.errors import SourceForbidden, SourceUnreachable
 from worker.sources import SourceOptions, SourceReader
 from worker.storage import ObjectStore

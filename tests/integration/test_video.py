@@ -9,11 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from local.stack import ROOT
 from tests.integration.worker_harness import WorkerHarness, fetched, graph_of, picture, png
-from worker.contract import VideoJob
-from worker.video import fit
-from workflows.library import load_library
 
 pytestmark = pytest.mark.process
 
@@ -97,17 +93,6 @@ def test_an_open_size_follows_the_pictures_orientation(
     job = {"task": "video", "image": source(*size), "frames": 2, "steps": 1}
     clip = by_kind(harness.run(job))["video"]
     assert (clip["width"], clip["height"]) == expected
-
-
-def test_contain_keeps_the_whole_picture_and_cover_fills_the_frame() -> None:
-    workflow = load_library(ROOT / "workflows")["svd"]
-    image = Image.new("RGB", (400, 100), "red")
-    job = VideoJob.model_validate(SMALL | {"image": {"key": "inputs/x"}})
-    cover = fit(image, job=job, workflow=workflow)
-    contain = fit(image, job=job.model_copy(update={"fit": "contain"}), workflow=workflow)
-    assert cover.size == contain.size == (256, 256)
-    assert cover.getpixel((128, 2)) == (255, 0, 0)
-    assert contain.getpixel((128, 2)) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ SCHEMA: Final = json.loads((ROOT / "docs" / "contract.schema.json").read_text())
 RESULTS: Final[Mapping[str, tuple[str, ...]]] = {
     "image": ("GenerationResult",),
     "video": ("GenerationResult",),
+    "workflow": ("GenerationResult",),
     "train": ("TrainResult",),
     "characters": ("CharacterPageResult", "CharacterDetailResult", "CharacterChangedResult"),
     "health": ("HealthResult",),

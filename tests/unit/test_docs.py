@@ -28,7 +28,7 @@ def test_every_job_in_the_docs_is_a_valid_job(block: str) -> None:
 
 def test_readme_has_an_example_of_every_task() -> None:
     tasks = {json.loads(block)["input"]["task"] for _, block in blocks("json")}
-    assert tasks == {"image", "video", "train", "characters", "health"}
+    assert tasks == {"image", "video", "workflow", "train", "characters", "health"}
 
 
 @pytest.mark.parametrize("block", [block for _, block in blocks("toml")])

@@ -157,18 +157,14 @@ def _timestamp(data: Mapping[str, Any]) -> int | None:
     return value if isinstance(value, int) else None
 
 
-# What nodes call their files: SaveImage, SaveVideo and SaveWEBM say `images`, VideoHelperSuite
-# `gifs`, others `videos` and `audio`. Text, 3D scenes and the like are not delivered.
-KINDS = ("images", "gifs", "videos", "audio")
-
-
 @dataclass(frozen=True, slots=True)
 class OutputFile:
     """One file as its node reports it.
 
     Attributes:
         node: id of the graph's node that wrote it.
-        kind: the key it was reported under, one of `KINDS`.
+        kind: the key it was reported under: `images` for SaveImage, SaveVideo and SaveWEBM, `gifs`
+            for VideoHelperSuite, `audio`, `3d` and others.
         filename: name without folders.
         subfolder: folders below ComfyUI's folder of that type; empty for none.
         folder_type: "output", "temp" or "input".
@@ -198,8 +194,8 @@ def parse_outputs(node: str, output: object) -> tuple[OutputFile, ...]:
             folder_type=item.get("type") or "output",
             animated=moves and kind == "images",
         )
-        for kind in KINDS
-        for item in _items(output.get(kind))
+        for kind, items in output.items()
+        for item in _items(items)
         if isinstance(item.get("filename"), str) and item["filename"]
     )
 

@@ -10,10 +10,11 @@ import av
 from PIL import Image, UnidentifiedImageError
 
 from worker.errors import OutputDamaged
-from worker.generation.pictures import Finished
+from worker.generation.products import Finished
 
 POSTER_QUALITY: Final = 85
-_DEFAULT_FRAME_MS: Final = 100  # of an animated webp that says nothing
+_DEFAULT_FRAME_MS: Final = 100  # of an animated picture that says nothing
+_FRAMES: Final = frozenset({".webp", ".gif", ".png"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,11 @@ class _Clip:
         }
 
 
-def finish_clip(path: Path, clip_format: str) -> tuple[Finished, Finished]:
+def finish_clip(path: Path) -> tuple[Finished, Finished]:
     """Read a clip back and take its first frame as the poster.
 
     Args:
         path: the file as ComfyUI wrote it; it goes out unchanged.
-        clip_format: `mp4`, `webm` or `webp`.
 
     Returns:
         The clip with `width`, `height`, `fps`, `frames`, `duration_s`, and the poster (webp).
@@ -49,11 +49,11 @@ def finish_clip(path: Path, clip_format: str) -> tuple[Finished, Finished]:
         OutputDamaged: the file is empty, does not open, or has no frame.
     """
     with _unreadable_is_failure():
-        clip = _read_webp(path) if clip_format == "webp" else _read_stream(path)
+        clip = _read_frames(path) if path.suffix in _FRAMES else _read_stream(path)
         poster = path.with_name(f"{path.stem}.poster.webp")
         clip.first.save(poster, "WEBP", quality=POSTER_QUALITY)
     size = {"width": clip.width, "height": clip.height}
-    return Finished(path, clip.facts()), Finished(poster, size, kind="poster")
+    return Finished(path, "video", clip.facts()), Finished(poster, "poster", size)
 
 
 def _read_stream(path: Path) -> _Clip:
@@ -75,8 +75,8 @@ def _count_frames(path: Path) -> int:
         return sum(packet.size > 0 for packet in container.demux(video=0))
 
 
-def _read_webp(path: Path) -> _Clip:
-    with Image.open(path, formats=["WEBP"]) as image:
+def _read_frames(path: Path) -> _Clip:
+    with Image.open(path, formats=["WEBP", "GIF", "PNG"]) as image:
         first = image.convert("RGB")
         frames = getattr(image, "n_frames", 1)
         milliseconds = 0

@@ -7,9 +7,11 @@ The manifest, all it takes to make the outputs again, goes up last.
 """
 
 import contextlib
+import datetime
 import hashlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -24,21 +26,25 @@ from lora_registry.tensorfile import sha256_of
 from worker.comfyui.client import OutputFile
 from worker.contract import Generation
 from worker.errors import ExecutionFailed
-from worker.generation.pictures import Finished
+from worker.generation.products import Finished
 from worker.generation.used_characters import ResolvedCharacter
 from worker.resources import JobContext, Resources
 from worker.results import GenerationResult, OutputResult
 from worker.storage.upload import content_type_for
-from workflows.template import Output, Value
+from workflows.template import OWN_FIELDS, Output, Value
 
-FinishOutput = Callable[[Path, Output], Sequence[Finished]]
+FinishOutput = Callable[[Path], Sequence[Finished]]
 """Looks into one produced file, and may re-encode it or add others; blocking, runs in the pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """One produced file on its way: described as soon as it was read, stored a little later."""
+    """One produced file on its way: described as soon as it was read, stored a little later.
 
+    `place` is that of its output as declared, then of the file among those of its node.
+    """
+
+    place: tuple[int, int]
     described: Future[list[OutputResult]]
     stored: Future[list[OutputResult]]
 
@@ -51,10 +57,16 @@ class Delivery:
     Args:
         job_folder: key below which the job's objects go, without a trailing slash.
         finish: checks and measures a produced file, and says what to upload.
+        outputs: of the workflow, in the order in which the result has them.
     """
 
     def __init__(
-        self, resources: Resources, context: JobContext, job_folder: str, finish: FinishOutput
+        self,
+        resources: Resources,
+        context: JobContext,
+        job_folder: str,
+        finish: FinishOutput,
+        outputs: Sequence[Output],
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self.folder = f"{job_folder}/{self.run_id[:8]}"
@@ -63,7 +75,8 @@ class Delivery:
         self._finish = finish
         self._uploads: list[_Upload] = []
         self._documents: list[tuple[str, Future[ObjectInfo]]] = []
-        self._delivered_nodes: set[str] = set()
+        self._outputs = outputs
+        self._taken: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
         return self
@@ -90,17 +103,21 @@ class Delivery:
 
         return on_files
 
-    def take(self, output: Output, files: Sequence[OutputFile]) -> None:
-        """Start the upload of a node's files; returns at once."""
+    def take(self, output: Output, files: Sequence[OutputFile], **facts: Any) -> None:
+        """Start the upload of a node's files; `facts` are known already. Returns at once."""
         for file in files:
-            self._delivered_nodes.add(output.node)
-            number, described = len(self._uploads), Future[list[OutputResult]]()
-            stored = self._resources.pool.submit(self._deliver, output, file, number, described)
-            self._uploads.append(_Upload(described, stored))
+            place = (self._outputs.index(output), self._taken[output.node])
+            self._taken[output.node] += 1
+            stem, described = self._stem(output, place), Future[list[OutputResult]]()
+            stored = self._resources.pool.submit(
+                self._deliver, output, file, stem, described, facts
+            )
+            self._uploads.append(_Upload(place, described, stored))
 
     def described(self) -> list[OutputResult]:
-        """What the outputs will be once they are stored, in the order reported."""
-        return [result for upload in self._uploads for result in upload.described.result()]
+        """What the outputs will be once they are stored, in the order declared."""
+        ordered = sorted(self._uploads, key=lambda upload: upload.place)
+        return [result for upload in ordered for result in upload.described.result()]
 
     def add_document(self, key: str, body: bytes) -> None:
         """Store a small JSON object beside the outputs; returns at once.
@@ -127,7 +144,7 @@ class Delivery:
 
     def check_complete(self, outputs: Sequence[Output]) -> None:
         """All declared outputs, or none. Raises `ExecutionFailed` naming the silent nodes."""
-        missing = [output.node for output in outputs if output.node not in self._delivered_nodes]
+        missing = [output.node for output in outputs if not self._taken[output.node]]
         if missing:
             raise ExecutionFailed(
                 "ComfyUI finished without all of the workflow's outputs.",
@@ -147,23 +164,33 @@ class Delivery:
                 self._resources.store.delete(key)
 
     def _deliver(
-        self, output: Output, file: OutputFile, number: int, described: Future[list[OutputResult]]
+        self,
+        output: Output,
+        file: OutputFile,
+        stem: str,
+        described: Future[list[OutputResult]],
+        facts: Mapping[str, Any],
     ) -> list[OutputResult]:
         try:
             self._context.cancel.check()
             with self._resources.comfyui.opened(file) as path:
-                return self._send(path, output, number, described)
+                return self._send(path, output, stem, described, facts)
         except BaseException as error:
             if not described.done():
                 described.set_exception(error)
             raise
 
     def _send(
-        self, path: Path, output: Output, number: int, described: Future[list[OutputResult]]
+        self,
+        path: Path,
+        output: Output,
+        stem: str,
+        described: Future[list[OutputResult]],
+        facts: Mapping[str, Any],
     ) -> list[OutputResult]:
-        finished = self._finish(path, output)
+        finished = self._finish(path)
         try:
-            results = [self._describe(output, one, number) for one in finished]
+            results = [self._describe(output, one, stem, facts) for one in finished]
             described.set_result(results)
             for one, result in zip(finished, results, strict=True):
                 send(self._resources, self._context, one.path, result)
@@ -173,11 +200,27 @@ class Delivery:
                 if one.path != path:
                     one.path.unlink(missing_ok=True)
 
-    def _describe(self, output: Output, finished: Finished, number: int) -> OutputResult:
-        name = str(number) if finished.kind is None else f"{number}-{finished.kind}"
+    def _describe(
+        self, output: Output, finished: Finished, stem: str, facts: Mapping[str, Any]
+    ) -> OutputResult:
+        name = f"{stem}-poster" if finished.kind == "poster" else stem
         key = f"{self.folder}/{name}{finished.path.suffix}"
-        kind = finished.kind or output.kind
-        return describe(self._resources, finished.path, key, kind=kind, **finished.facts)
+        told = {"kind": finished.kind, "name": output.name, "node": output.node}
+        return describe(self._resources, finished.path, key, **told, **finished.facts, **facts)
+
+    def _stem(self, output: Output, place: tuple[int, int]) -> str:
+        """The file's name in the bucket: the same for every run, whichever node ends first."""
+        declared, nth = place
+        if output.name is None and len(self._outputs) == 1:
+            return str(nth)
+        return f"{output.name or declared}" + (f"-{nth}" if nth else "")
+
+
+def output_folder(characters: Sequence[ResolvedCharacter], context: JobContext) -> str:
+    """`characters/{id}/outputs/{yyyy}/{mm}/{dd}/{job_id}`, or `base/…` without a character."""
+    owner = f"characters/{characters[0].character_id}" if characters else "base"
+    day = datetime.datetime.fromtimestamp(context.started_at, datetime.UTC)
+    return f"{owner}/outputs/{day:%Y/%m/%d}/{context.job_id}"
 
 
 def upload_file(
@@ -279,12 +322,13 @@ def described_input(job: Generation) -> dict[str, Any]:
     A base64 source is kept by its digest; of a URL, neither query nor user name are kept.
     """
     described = job.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    for value in described.values():
-        if isinstance(value, dict) and "base64" in value:
-            digest = hashlib.sha256(value.pop("base64").encode()).hexdigest()
-            value["base64_sha256"] = digest
-        if isinstance(value, dict) and "url" in value:
-            parts = urlsplit(value["url"])
+    own = [described[name] for name in OWN_FIELDS if name in described]
+    for source in (*own, *described.get("inputs", {}).values()):
+        if "base64" in source:
+            digest = hashlib.sha256(source.pop("base64").encode()).hexdigest()
+            source["base64_sha256"] = digest
+        if "url" in source:
+            parts = urlsplit(source["url"])
             place = parts.netloc.rpartition("@")[2]
-            value["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
+            source["url"] = urlunsplit((parts.scheme, place, parts.path, "", ""))
     return {"task": job.model_dump()["task"], **described}

@@ -24,7 +24,7 @@ from worker.results import CharacterResult
 from workflows.binding import LoraUse
 from workflows.template import Workflow
 
-PLACE = re.compile(r"\{trigger(?::(?P<character_id>[a-z0-9][a-z0-9_-]{0,63}))?\}")
+PLACE = re.compile(r"\{(?i:trigger)(?::(?P<character_id>[a-z0-9][a-z0-9_-]{0,63}))?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +240,33 @@ def place_triggers(prompt: str, triggers: Sequence[Trigger]) -> str:
 
     placed = _tidy(PLACE.sub(replacement, prompt)) if PLACE.search(prompt) else prompt
     return placed if marked or not others else ", ".join([*others, placed])
+
+
+def fill_triggers(text: str, triggers: Sequence[Trigger]) -> str:
+    """Put triggers where a text marks their places, and nowhere else: `{trigger}` takes all."""
+    words = {trigger.character_id: trigger.word for trigger in triggers}
+
+    def replacement(match: re.Match[str]) -> str:
+        named = match["character_id"]
+        return ", ".join(words.values()) if named is None else words.get(named, "")
+
+    return PLACE.sub(replacement, text)
+
+
+def check_places(text: str, field: str, uses: Sequence[CharacterUse]) -> None:
+    """See to it that every `{trigger:id}` is of a character that the job names.
+
+    Raises:
+        InvalidInput: with `field`.
+    """
+    known = [use.character_id for use in uses]
+    for match in PLACE.finditer(text):
+        if match["character_id"] is not None and match["character_id"] not in known:
+            raise InvalidInput(
+                f"{field}: {match[0]} is of no character of this job "
+                f"(it has: {', '.join(known) or 'none'}).",
+                field=field,
+            )
 
 
 def carries(prompt: str, word: str) -> bool:

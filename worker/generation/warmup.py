@@ -6,9 +6,9 @@ from typing import Final
 
 from PIL import Image
 
+from errors import CodedError
 from worker import media
 from worker.cancel import CancelToken
-from worker.errors import WorkerError
 from worker.resources import Resources
 from workflows.binding import Values, bind
 from workflows.template import Value, Workflow
@@ -43,7 +43,7 @@ def warm_up(resources: Resources, name: str) -> None:
             placed = resources.comfyui.place_input(grey, f"warm-up-{run_id}.png")
             roles |= dict.fromkeys(pictures, placed)
         _run(resources, workflow, roles, run_id)
-    except WorkerError as error:
+    except CodedError as error:
         log.warning("warm-up failed", extra={"workflow": name, "reason": str(error)})
     finally:
         resources.comfyui.delete_folder(run_id)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
 
 from lora_registry.store import ObjectMissing
-from worker.contract import Source
+from worker.contract_fields import Source
 from worker.errors import InvalidInput, SourceForbidden, SourceUnreachable
 from worker.sources.public_http import FetchLimits, OnShare, PublicHttp
 from worker.storage import ObjectStore
@@ -18,7 +19,7 @@ from worker.storage.transfer import CheckCancelled
 
 T = TypeVar("T")
 
-_DATA_URI = re.compile(r"data:[a-z0-9.+-]+/[a-z0-9.+-]+;base64,", re.IGNORECASE)
+_DATA_URI = re.compile(r"data:(?P<type>[^,]{0,256}),", re.IGNORECASE)
 _CHUNK_CHARS: Final = 1024 * 1024  # a multiple of 4, so that pieces decode on their own
 
 
@@ -130,7 +131,7 @@ class SourceReader:
         on_share: OnShare | None = None,
     ) -> int:
         if source.base64 is not None:
-            return _decode(source.base64, sink, field=f"{field}.base64", max_bytes=max_bytes)
+            return decode(source.base64, sink, field=f"{field}.base64", max_bytes=max_bytes)
         return self._http.fetch(
             source.url or "",
             sink,
@@ -165,17 +166,34 @@ def _of_bucket(verb: Callable[[str], T], key: str, field: str) -> T:
         raise SourceUnreachable(f"{field}: there is no object {key!r}.", field=field) from error
 
 
-def _decode(text: str, sink: BinaryIO, *, field: str, max_bytes: int) -> int:
-    """Strict base64, its size checked before a byte is decoded; a pasted data: URI is fine."""
+def decode(text: str, sink: BinaryIO, *, field: str, max_bytes: int) -> int:
+    """Write what a text stands for, base64 or a data: URI; returns its size in bytes.
+
+    Strict, and measured before a byte is decoded.
+
+    Raises:
+        InvalidInput: neither of the two, or too much of it.
+    """
     uri = _DATA_URI.match(text)
-    start = uri.end() if uri else 0
+    if uri is None:
+        return _from_base64(text, 0, sink, field, max_bytes)
+    if uri["type"].lower().endswith(";base64"):
+        encoded = text if "%" not in text else uri[0] + unquote(text[uri.end() :])
+        return _from_base64(encoded, uri.end(), sink, field, max_bytes)
+    body = unquote_to_bytes(text[uri.end() :])
+    if len(body) > max_bytes:
+        raise _too_large(field, max_bytes)
+    return sink.write(body)
+
+
+def _from_base64(text: str, start: int, sink: BinaryIO, field: str, max_bytes: int) -> int:
     length = len(text) - start
     padding = 2 if text.endswith("==") else int(text.endswith("="))
     size = length // 4 * 3 - padding
     if length % 4 or length == 0:
         raise _no_base64(field)
     if size > max_bytes:
-        raise InvalidInput(f"{field}: must not exceed {max_bytes} bytes.", field=field)
+        raise _too_large(field, max_bytes)
     written = 0
     for offset in range(start, len(text), _CHUNK_CHARS):
         try:
@@ -186,6 +204,10 @@ def _decode(text: str, sink: BinaryIO, *, field: str, max_bytes: int) -> int:
     if written != size:  # padding in the middle, where two pieces meet
         raise _no_base64(field)
     return size
+
+
+def _too_large(field: str, max_bytes: int) -> InvalidInput:
+    return InvalidInput(f"{field}: must not exceed {max_bytes} bytes.", field=field)
 
 
 def _no_base64(field: str) -> InvalidInput:

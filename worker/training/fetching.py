@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from worker.contract import Photo, Source
+from worker.contract_fields import Photo, Source
 from worker.errors import SourceUnreachable
 from worker.training.archive import unpack
 from worker.training.containers import ArchiveLimits

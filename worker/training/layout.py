@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from worker.contract import MAX_CAPTION
+from worker.contract_fields import MAX_CAPTION
 
 CAPTION_SUFFIXES: Final = frozenset({".txt", ".caption"})
 PICTURE_SUFFIXES: Final = frozenset(

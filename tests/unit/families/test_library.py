@@ -89,5 +89,4 @@ def test_an_unknown_family_is_said_with_those_there_are() -> None:
 @pytest.mark.parametrize("name", sorted(path.name for path in DROP_INS.iterdir()))
 def test_a_drop_in_is_for_a_family_that_there_is(name: str) -> None:
     workflow = load(DROP_INS / name)
-    assert workflow.loras
-    assert workflow.base_model in FAMILIES
+    assert workflow.base_model in FAMILIES or not workflow.loras

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.contract import CharactersJob, ImageJob, TrainJob, VideoJob, parse_job
+from worker.contract import CharactersJob, ImageJob, TrainJob, VideoJob, WorkflowJob, parse_job
 from worker.errors import InvalidInput
 
 IMAGE = {"task": "image", "prompt": "a portrait"}
@@ -21,11 +21,12 @@ def refused(job: object) -> InvalidInput:
 def test_the_shortest_image_job_has_the_documented_defaults() -> None:
     job = parse_job(IMAGE)
     assert isinstance(job, ImageJob)
-    assert (job.workflow, job.count, job.format, job.used_characters) == (None, 1, "png", ())
+    assert (job.workflow, job.count, job.format, job.used_characters) == (None, 1, None, ())
 
 
 def test_each_task_has_its_own_fields() -> None:
     assert isinstance(parse_job({"task": "video", "prompt": "a wave"}), VideoJob)
+    assert isinstance(parse_job({"task": "workflow", "workflow": "upscale"}), WorkflowJob)
     photos = [{"base64": "aGk="} for _ in range(5)]
     assert isinstance(
         parse_job({"task": "train", "character_id": "mira", "images": photos}), TrainJob
@@ -44,8 +45,8 @@ def test_each_task_has_its_own_fields() -> None:
         ({"steps": 0}, "steps", "from 1 to 100"),
         ({"cfg": float("nan")}, "cfg", "from 0 to 30"),
         ({"cfg": "7"}, "cfg", "a number"),
-        ({"seed": -1}, "seed", "from 0 to 18446744073709551615"),
-        ({"seed": 10**400}, "seed", "from 0 to"),
+        ({"seed": -2}, "seed", "from -1 to 18446744073709551615"),
+        ({"seed": 10**400}, "seed", "from -1 to"),
         ({"count": 9}, "count", "from 1 to 8"),
         ({"format": "gif"}, "format", "png, jpeg, webp"),
         ({"prompt": "a\x00b"}, "prompt", "control characters"),
@@ -59,6 +60,12 @@ def test_each_task_has_its_own_fields() -> None:
         ({"init_image": {"url": "http://a", "key": "b"}}, "init_image", "exactly one"),
         ({"init_image": {"key": "inputs/../secret"}}, "init_image.key", "without '..'"),
         ({"init_image": {"key": "/etc/passwd"}}, "init_image.key", "leading '/'"),
+        ({"init_image": ""}, "init_image.key", "1 to 1024"),
+        ({"init_image": 3}, "init_image", "an address, a data: URI or a key"),
+        ({"inputs": {"a b": "inputs/x"}}, "inputs", "letters, digits"),
+        ({"inputs": {"mask": {"url": "http://a", "key": "b"}}}, "inputs.mask", "exactly one"),
+        ({"inputs": {"mask": "../x"}}, "inputs.mask.key", "without '..'"),
+        ({"inputs": {f"m{n}": "x" for n in range(17)}}, "inputs", "16"),
         ({"params": {"clip_skip": [1]}}, "params.clip_skip", "true or false"),
         ({"characters": [{"character_id": str(n)} for n in range(5)]}, "characters", "0 to 4"),
         ({"timeout_s": 0}, "timeout_s", "from 1 to 86400"),
@@ -98,6 +105,51 @@ def test_the_cast_is_the_same_however_it_was_named() -> None:
     assert isinstance(short, ImageJob)
     assert isinstance(long, ImageJob)
     assert short.used_characters == long.used_characters
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("https://example.com/a.png", "url"),
+        ("HTTP://example.com/a.png", "url"),
+        ("ftp://example.com/a.png", "url"),
+        ("inputs/a b.png", "key"),
+        ("data:image/png;base64,aGk=", "base64"),
+        ("aGk=" * 500, "base64"),
+    ],
+)
+def test_a_source_may_be_a_plain_text(text: str, field: str) -> None:
+    job = parse_job(IMAGE | {"init_image": text})
+    assert isinstance(job, ImageJob)
+    assert job.sources()["init_image"].model_dump(exclude_none=True) == {field: text}
+
+
+def test_base64_in_lines_and_a_data_uri_as_an_address_are_taken() -> None:
+    wrapped = parse_job(IMAGE | {"inputs": {"mask": {"base64": "aGkg\r\naGk=\n"}}})
+    uri = parse_job(IMAGE | {"inputs": {"mask": {"url": "data:,hi"}}})
+    assert isinstance(wrapped, ImageJob)
+    assert isinstance(uri, ImageJob)
+    assert wrapped.inputs["mask"].base64 == "aGkgaGk="
+    assert uri.inputs["mask"].base64 == "data:,hi"
+
+
+def test_photos_may_be_plain_texts_too() -> None:
+    photos = ["inputs/a.jpg"] * 5
+    job = parse_job({"task": "train", "character_id": "mira", "images": photos})
+    assert isinstance(job, TrainJob)
+    assert [photo.key for photo in job.images or []] == photos
+
+
+def test_whole_numbers_may_be_written_with_a_point_and_a_seed_be_minus_one() -> None:
+    job = parse_job(IMAGE | {"steps": 20.0, "seed": -1.0, "params": {"amount": 3.0}})
+    assert isinstance(job, ImageJob)
+    assert (job.steps, job.seed, job.params["amount"]) == (20, None, 3)
+    assert type(job.params["amount"]) is int
+
+
+def test_an_input_has_one_source() -> None:
+    both = IMAGE | {"init_image": "inputs/a.png", "inputs": {"init_image": "inputs/b.png"}}
+    assert "either init_image or inputs.init_image" in str(refused(both))
 
 
 def test_characters_say_what_their_action_needs() -> None:

@@ -63,3 +63,17 @@ def test_other_nodes_say_nothing() -> None:
     progress = Recorded()
     walked(ProgressTracker(graph("3"), progress), Step("6", "CLIPTextEncode", 0, 0))
     assert progress.seen == []
+
+
+def test_a_sampler_that_has_its_steps_from_a_scheduler_tells_them_too() -> None:
+    progress = Recorded()
+    guided = {
+        "6": {"class_type": "BasicScheduler", "inputs": {"steps": 2}},
+        "8": {"class_type": "SamplerCustomAdvanced", "inputs": {"latent_image": ["7", 0]}},
+    }
+    walked(
+        ProgressTracker(guided, progress),
+        Step("8", "SamplerCustomAdvanced", 1, 2),
+        Step("8", "SamplerCustomAdvanced", 2, 2),
+    )
+    assert progress.seen == [("sampling", 47.5), ("sampling", 85.0)]

@@ -49,7 +49,7 @@ def test_the_same_values_give_the_same_graph() -> None:
 
 
 def test_no_lora_adds_no_node() -> None:
-    graph = bind(SDXL, Values(prefix="p", roles={})).graph
+    graph = bind(SDXL, Values(prefix="p", roles={"prompt": "x"})).graph
     assert set(graph) == set(SDXL.graph)
 
 
@@ -74,13 +74,13 @@ def test_each_lora_adds_one_node_in_the_order_given(name: str, count: int) -> No
 
 def test_an_unbound_role_raises_naming_it() -> None:
     with pytest.raises(UnboundRole) as caught:
-        bind(SDXL, Values(prefix="p", roles={"motion": 3}))
+        bind(SDXL, Values(prefix="p", roles={"prompt": "x", "motion": 3}))
     assert caught.value.field == "motion"
     assert caught.value.code == "invalid_input"
 
 
 def test_the_second_try_after_an_oom_decodes_in_tiles() -> None:
-    graph = bind(SDXL, Values(prefix="p", roles={}, low_memory=True)).graph
+    graph = bind(SDXL, Values(prefix="p", roles={"prompt": "x"}, low_memory=True)).graph
     assert graph["8"]["class_type"] == "VAEDecodeTiled"
     assert graph["8"]["inputs"]["samples"] == ["3", 0]
     assert graph["8"]["inputs"]["tile_size"] == 512
@@ -212,19 +212,7 @@ def combining(**changes: object) -> Workflow:
     return workflow(**fields | changes)
 
 
-def test_what_the_worker_offers_is_left_out_where_no_role_takes_it() -> None:
-    values = Values("p", {"init_image": "a.png"}, offered={"seed": 7, "width": 640, "height": None})
-    graph = bind(combining(), values).graph
-    assert graph["3"]["inputs"]["width"] == 640
-    assert (
-        bind(
-            combining(), Values("p", {"init_image": "a.png", "width": 8}, offered={"width": 9})
-        ).graph["3"]["inputs"]["width"]
-        == 8
-    )
-
-
-def test_an_offer_obeys_the_limits_and_a_budget_skips_what_a_node_computes() -> None:
+def test_a_budget_skips_what_a_node_computes() -> None:
     budgets = [{"roles": ["width", "steps"], "maximum": 10}]
     template = combining(budgets=budgets, roles={"width": "3.width", "steps": "3.low"})
     assert bind(template, Values("p", {"init_image": "a.png"})).graph["3"]["inputs"]["width"] == [

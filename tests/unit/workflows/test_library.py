@@ -34,7 +34,7 @@ def test_the_workflows_that_come_with_the_worker_load() -> None:
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(WorkflowNotFound, match="sdxl, sdxl_img2img"):
+    with pytest.raises(WorkflowNotFound, match="sdxl, sdxl_hires, sdxl_img2img"):
         load_library(ROOT)["flux"]
 
 

@@ -121,6 +121,7 @@ def test_outputs_of_all_kinds() -> None:
         OutputFile("9", "images", "a.webm", "s", "output", animated=True),
         OutputFile("9", "gifs", "b.mp4", "", "temp"),
         OutputFile("9", "audio", "c.flac"),
+        OutputFile("9", "3d", "m.glb"),
     )
 
 

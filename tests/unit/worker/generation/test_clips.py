@@ -23,7 +23,7 @@ def written(path: Path, codec: str, frames: int = 5, fps: int = 8) -> Path:
 
 @pytest.mark.parametrize(("name", "codec"), [("mp4", "libx264"), ("webm", "libvpx-vp9")])
 def test_facts_come_from_the_file(tmp_path: Path, name: str, codec: str) -> None:
-    clip, poster = finish_clip(written(tmp_path / f"a.{name}", codec), name)
+    clip, poster = finish_clip(written(tmp_path / f"a.{name}", codec))
     assert clip.facts == {"width": 96, "height": 64, "fps": 8.0, "frames": 5, "duration_s": 0.625}
     assert poster.kind == "poster"
     with Image.open(poster.path) as image:
@@ -34,7 +34,7 @@ def test_an_animated_webp_is_measured_frame_by_frame(tmp_path: Path) -> None:
     path = tmp_path / "a.webp"
     frames = [Image.new("RGB", (40, 20), (number * 50, 0, 0)) for number in range(4)]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=250)
-    clip, _ = finish_clip(path, "webp")
+    clip, _ = finish_clip(path)
     assert clip.facts == {"width": 40, "height": 20, "fps": 4.0, "frames": 4, "duration_s": 1.0}
 
 
@@ -44,11 +44,11 @@ def test_what_does_not_open_is_a_failure(tmp_path: Path, name: str, body: bytes)
     path = tmp_path / f"a.{name}"
     path.write_bytes(body)
     with pytest.raises(ExecutionFailed):
-        finish_clip(path, name)
+        finish_clip(path)
 
 
 def test_a_file_cut_in_half_is_a_failure(tmp_path: Path) -> None:
     path = written(tmp_path / "a.mp4", "libx264")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ExecutionFailed):
-        finish_clip(path, "mp4")
+        finish_clip(path)

@@ -3,8 +3,7 @@ import pytest
 from worker.contract import ImageJob, parse_job
 from worker.generation.delivery import described_input
 from worker.generation.generate import MAX_DRAWN_SEED, drawn_seed
-from worker.generation.inputs import Placed
-from worker.image import fitted
+from worker.generation.jobs import fitted
 
 
 def image_job(**fields: object) -> ImageJob:
@@ -37,22 +36,24 @@ def test_a_sources_url_is_described_without_what_may_be_secret() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "init", "expected"),
+    ("asked", "init", "expected"),
     [
-        ({}, None, (None, None)),
-        ({"width": 512}, None, (512, None)),
-        ({}, (1000, 1000), (1024, 1024)),
-        ({}, (4000, 2000), (1472, 704)),
-        ({}, (100, 4000), (256, 2048)),
-        ({"width": 512}, (2000, 1000), (512, 256)),
-        ({"height": 512}, (2000, 1000), (1024, 512)),
-        ({"width": 512, "height": 640}, (2000, 1000), (512, 640)),
+        ((None, None), (1000, 1000), (1024, 1024)),
+        ((None, None), (4000, 2000), (1472, 704)),
+        ((None, None), (100, 4000), (256, 2048)),
+        ((512, None), (2000, 1000), (512, 256)),
+        ((None, 512), (2000, 1000), (1024, 512)),
+        ((512, 640), (2000, 1000), (512, 640)),
     ],
 )
 def test_open_sides_follow_the_init_image(
-    fields: dict[str, int],
-    init: tuple[int, int] | None,
-    expected: tuple[int | None, int | None],
+    asked: tuple[int | None, int | None], init: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    placed = Placed("a.png", *init) if init else None
-    assert fitted(image_job(**fields), placed) == expected
+    assert fitted(asked, init) == expected
+
+
+def test_the_described_inputs_keep_no_bytes_and_no_secret() -> None:
+    inputs = {"mask": "data:image/png;base64,aGk=", "last": "https://example.com/p.png?sig=1"}
+    described = described_input(image_job(inputs=inputs))["inputs"]
+    assert set(described["mask"]) == {"base64_sha256"}
+    assert described["last"] == {"url": "https://example.com/p.png"}

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 
 from tests.specs import small_spec
 from worker.cancel import CancelToken
-from worker.contract import Photo, Source
+from worker.contract_fields import Photo, Source
 from worker.errors import Cancelled, DatasetRejected, SourceForbidden, SourceUnreachable
 from worker.pictures import PictureOptions, Pictures
 from worker.training.captions import TemplateCaptioner

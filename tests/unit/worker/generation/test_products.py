@@ -1,10 +1,11 @@
+import wave
 from pathlib import Path
 
 import pytest
 from PIL import Image, PngImagePlugin
 
 from worker.errors import ExecutionFailed
-from worker.generation.pictures import finish_picture
+from worker.generation.products import finish_picture, finish_sound, kind_of
 from worker.media import ImageFormat
 
 
@@ -66,3 +67,53 @@ def test_transparency_is_kept_or_put_on_white(
     assert isinstance(pixel, tuple)
     assert len(pixel) == len(expected)
     assert pixel[-1] == expected[-1]
+
+
+def animated(path: Path, frames: int = 3) -> Path:
+    pictures = [Image.new("RGB", (40, 20), (number * 50, 0, 0)) for number in range(frames)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=250)
+    return path
+
+
+def sound(path: Path, seconds: int = 2) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(b"\0\0" * 8000 * seconds)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".png"])
+def test_a_picture_that_moves_is_a_video_whatever_its_name(tmp_path: Path, suffix: str) -> None:
+    assert kind_of(animated(tmp_path / f"a{suffix}")) == "video"
+    assert kind_of(saved(tmp_path / "b.png")) == "image"
+
+
+def test_a_sound_is_known_and_measured(tmp_path: Path) -> None:
+    path = sound(tmp_path / "a.wav")
+    assert kind_of(path) == "audio"
+    assert finish_sound(path).facts == {"duration_s": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.txt", "text"), ("a.json", "text"), ("a.glb", "file"), ("a", "file")]
+)
+def test_other_files_are_taken_as_they_are(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_bytes(b"glTF\x02")
+    assert kind_of(tmp_path / name) == kind
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4", "a.wav", "a.gif"])
+@pytest.mark.parametrize("body", [b"", b"no such thing"])
+def test_what_is_called_a_picture_and_is_none_is_a_failure(
+    tmp_path: Path, name: str, body: bytes
+) -> None:
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(ExecutionFailed):
+        kind_of(tmp_path / name)
+
+
+def test_a_picture_may_stay_as_its_node_wrote_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (64, 32), "red").save(path)
+    finished = finish_picture(path, None, None)
+    assert (finished.path, finished.kind) == (path, "image")

@@ -1,0 +1,214 @@
+"""Image, video and workflow jobs, each put into the words of its workflow, and run."""
+
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from worker.contract import ImageJob, WorkflowJob
+from worker.errors import InvalidInput
+from worker.generation.clips import finish_clip
+from worker.generation.generate import GenerationRequest, generate
+from worker.generation.inputs import GenerationJob, PlacedInputs, placed_inputs
+from worker.generation.likeness import Wish
+from worker.generation.products import SUFFIXES, Finished, finish_picture, finish_sound, kind_of
+from worker.generation.used_characters import Choice, check_places, choose_workflow
+from worker.media import ImageFormat
+from worker.resources import JobContext, Resources
+from workflows.binding import LoraUse, Values, bind, field_of
+from workflows.errors import InvalidParam, UnboundRole
+from workflows.formats import written_formats
+from workflows.template import OWN_FIELDS, ROLES, Value, Workflow
+
+PIXELS: Final = 1024 * 1024  # what SDXL was trained at
+SIDE_STEP: Final = 64
+MIN_SIDE, MAX_SIDE = 256, 2048
+# The fields that a person lowers when the GPU's memory does not suffice.
+_LOWER: Final = {
+    "image": ("width", "height", "count"),
+    "video": ("frames", "width", "height"),
+    "workflow": ("width", "height", "count", "frames"),
+}
+
+
+def run(job: GenerationJob, resources: Resources, context: JobContext) -> dict[str, Any]:
+    """Make what the job asks for. Raises what any step raises."""
+    choice = _choice(job, resources, context)
+    sources = job.sources()
+    from_prompt = ("prompt",) if job.prompt and not sources else ()
+    workflow = resources.workflows.variant(choice.workflow, *sources, *from_prompt)
+    _check_task(job, workflow)
+    values = _values(job, workflow)
+    output_format = _output_format(job, workflow)
+    _check_binding(job, workflow, values, output_format)
+    brings = bool(sources or workflow.files)
+    with (
+        placed_inputs(job, workflow, resources, context) if brings else nullcontext(PlacedInputs())
+    ) as inputs:
+        request = GenerationRequest(
+            task=job.task,
+            job=job,
+            workflow=workflow,
+            records=choice.records,
+            prompt=job.prompt,
+            finish=partial(_finish, job, workflow),
+            output_format=output_format,
+            lower=_LOWER[job.task],
+            values={**values, **_open_sides(job, workflow, inputs), **inputs.names},
+            files=inputs.files,
+            likeness=_wish(job),
+        )
+        return generate(request, resources, context)
+
+
+def _wish(job: GenerationJob) -> Wish | None:
+    """What the job asks of likeness."""
+    if not isinstance(job, ImageJob) or not job.measured:
+        return None
+    return Wish(job.count, job.most, job.min_likeness)
+
+
+def _choice(job: GenerationJob, resources: Resources, context: JobContext) -> Choice:
+    if isinstance(job, WorkflowJob):
+        return Choice(job.workflow)
+    return choose_workflow(job.task, job.workflow, job.used_characters, resources, context)
+
+
+def _check_task(job: GenerationJob, workflow: Workflow) -> None:
+    if job.task not in {workflow.kind, "workflow"}:
+        task = workflow.kind if workflow.kind in {"image", "video"} else "workflow"
+        raise InvalidInput(
+            f"workflow: {workflow.name!r} is of kind {workflow.kind}; send it as task {task!r}.",
+            field="workflow",
+        )
+
+
+def _values(job: GenerationJob, workflow: Workflow) -> dict[str, Value | None]:
+    """What the job says of every role; None where it says nothing. The seed is `generate`'s."""
+    values: dict[str, Value | None] = {role: getattr(job, role, None) for role in ROLES}
+    del values["seed"]
+    if job.task == "image" and values["count"] == 1:
+        values["count"] = None  # what every workflow makes
+    if "quality" not in workflow.roles and _encodes_pictures(job):
+        values["quality"] = None  # for our own encoder
+    return values
+
+
+def _encodes_pictures(job: GenerationJob) -> bool:
+    return isinstance(job, ImageJob) or job.format in SUFFIXES
+
+
+def _output_format(job: GenerationJob, workflow: Workflow) -> str | None:
+    """The format that chooses among the workflow's outputs; None where it has nothing to choose.
+
+    Raises:
+        InvalidParam: a format that neither the workflow's nodes nor we would write.
+    """
+    if workflow.formats:
+        first = "mp4" if "mp4" in workflow.formats else workflow.formats[0]
+        return job.format or first
+    if job.format is None or (workflow.kind == "image" and job.format in SUFFIXES):
+        return None  # as its node writes it, or encoded by us
+    written = written_formats(workflow)
+    if job.format not in written:
+        raise InvalidParam(
+            "format",
+            f"is fixed by workflow {workflow.name!r}"
+            + (f", which writes {', '.join(written)}" if written else "; leave it out"),
+        )
+    return None
+
+
+def _check_binding(
+    job: GenerationJob,
+    workflow: Workflow,
+    values: Mapping[str, Value | None],
+    output_format: str | None,
+) -> None:
+    """Bind once with nothing fetched, so that what cannot be bound costs nobody anything.
+
+    Raises:
+        UnboundRole, InvalidParam: as `bind` says.
+    """
+    texts = {"prompt": job.prompt, **{f"params.{name}": text for name, text in job.params.items()}}
+    for field, text in texts.items():
+        if isinstance(text, str) and (field == "prompt" or _has_triggers(workflow, field)):
+            check_places(text, field, job.used_characters)
+    for name in job.sources():
+        if name not in workflow.inputs:
+            raise UnboundRole(workflow.name, field_of(name), tuple(workflow.inputs))
+    brought: dict[str, Value] = dict.fromkeys(job.sources(), "brought")
+    if job.used_characters:
+        brought |= dict.fromkeys(workflow.references, "brought")  # of the characters' photos
+    for name, declared in workflow.inputs.items():
+        if declared.kind == "mask" and declared.follows in brought:
+            brought[name] = "brought"  # it may be in the picture's transparency
+    loras = [LoraUse("later", 1.0) for _ in job.used_characters] if workflow.loras else []
+    seed = None if job.seed is None else {"seed": job.seed}
+    bind(
+        workflow,
+        Values(
+            prefix="later",
+            roles={**values, **brought, **(seed or {})},
+            params=job.params,
+            loras=loras,
+            output_format=output_format,
+        ),
+    )
+
+
+def _has_triggers(workflow: Workflow, field: str) -> bool:
+    param = workflow.params.get(field.removeprefix("params."))
+    return param is not None and param.triggers
+
+
+def _open_sides(
+    job: GenerationJob, workflow: Workflow, inputs: PlacedInputs
+) -> dict[str, Value | None]:
+    """The sides that the job leaves open, after the picture that the workflow starts from."""
+    for name in OWN_FIELDS:
+        if name in inputs.sizes:
+            size = inputs.sizes[name]
+            if workflow.inputs[name].size == "as_is":
+                size = fitted((job.width, job.height), size)
+            sides = dict(zip(("width", "height"), size, strict=True))
+            return {role: side for role, side in sides.items() if role in workflow.roles}
+    return {}
+
+
+def fitted(asked: tuple[int | None, int | None], picture: tuple[int, int]) -> tuple[int, int]:
+    """A picture's sides in pixels; one that the job leaves open follows the init image's shape.
+
+    Args:
+        asked: width and height as the job says them.
+        picture: width and height of the init image.
+    """
+    width, height = asked
+    ratio = picture[0] / picture[1]
+    if width:
+        return width, height or _side(width / ratio)
+    if height:
+        return _side(height * ratio), height
+    return _side(math.sqrt(PIXELS * ratio)), _side(math.sqrt(PIXELS / ratio))
+
+
+def _side(length: float) -> int:
+    return min(MAX_SIDE, max(MIN_SIDE, round(length / SIDE_STEP) * SIDE_STEP))
+
+
+def _finish(job: GenerationJob, workflow: Workflow, path: Path) -> tuple[Finished, ...]:
+    kind = kind_of(path)
+    if kind == "image":
+        return (finish_picture(path, _picture_format(job, workflow), job.quality),)
+    if kind == "video":
+        return finish_clip(path)
+    return (finish_sound(path) if kind == "audio" else Finished(path, kind),)
+
+
+def _picture_format(job: GenerationJob, workflow: Workflow) -> ImageFormat | None:
+    """What still pictures are brought to; None: as their node wrote them."""
+    if isinstance(job, WorkflowJob) and (job.format is None or workflow.kind != "image"):
+        return None
+    return next((name for name in SUFFIXES if name == job.format), "png")
