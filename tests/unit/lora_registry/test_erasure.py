@@ -74,8 +74,9 @@ def test_nothing_of_it_is_left_and_all_else_stays(
     assert registry.get("kept").active is not None
 
 
+@pytest.mark.usefixtures("filled")
 def test_a_job_under_way_keeps_it_and_nothing_new_begins(
-    filled: MemoryStore, registry: Registry, records: JobRecords
+    registry: Registry, records: JobRecords
 ) -> None:
     job(records, "running", {"character_id": "mira"}, None)
     with pytest.raises(CharacterInUse, match="running"):
@@ -85,9 +86,8 @@ def test_a_job_under_way_keeps_it_and_nothing_new_begins(
     assert registry.erase("mira", records).jobs == 5
 
 
-def test_the_record_of_the_erasing_job_stays(
-    filled: MemoryStore, registry: Registry, records: JobRecords
-) -> None:
+@pytest.mark.usefixtures("filled")
+def test_the_record_of_the_erasing_job_stays(registry: Registry, records: JobRecords) -> None:
     job(records, "erasing", {"action": "erase", "character_id": "mira"}, None)
     registry.erase("mira", records)
     assert records.finish("erasing", {"objects": 1}).state == "completed"
@@ -106,7 +106,8 @@ def test_after_a_crash_another_run_ends_it(
             if left == 0:
                 raise Died
 
-    watched = WatchedStore(filled, die)
+    watched = WatchedStore(filled)
+    watched.before = die
     with pytest.raises((Died, StoreError)):
         Registry(watched).erase("mira", JobRecords(watched))
     Registry(filled).erase("mira", records)
