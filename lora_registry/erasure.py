@@ -80,7 +80,8 @@ class Erasure:
             StoreError: what is gone stays gone; run it again.
         """
         head = self._tombstone()
-        touched = self._traces()
+        layers = self._traces()
+        touched = [each for layer in layers for each in layer]
         running = [each.record.id for each in touched if not each.record.final]
         if running:
             raise CharacterInUse(
@@ -91,8 +92,9 @@ class Erasure:
         self._remove(self._beyond(touched))
         record_key = layout.record_key(self._id)
         self._remove(info.key for info in self._store.list(self._folder) if info.key != record_key)
-        for _ in parallel_map(self._jobs.forget, (each.record for each in touched)):
-            self._check_cancelled()
+        for layer in reversed(layers):  # a record leads to those behind it, so it goes after them
+            for _ in parallel_map(self._jobs.forget, [each.record for each in layer]):
+                self._check_cancelled()
         if head is not None:
             self._remove([layout.newest_key(self._id, head.created_at), record_key])
         log.info("character erased", extra={"character_id": self._id, "objects": self._objects})
@@ -112,16 +114,16 @@ class Erasure:
 
         return self._heads.change(self._id, change, write_id=f"erase-{uuid.uuid4().hex}")
 
-    def _traces(self) -> list[_Trace]:
-        """Jobs that name the character, or use what such a job has made."""
+    def _traces(self) -> list[list[_Trace]]:
+        """Jobs that name the character, then those that use what such jobs made, and so on."""
         left = [_traced(record) for record in self._records()]
-        found: list[_Trace] = []
+        layers: list[list[_Trace]] = []
         theirs: set[str] = set()
         while grown := [each for each in left if self._touches(each, theirs)]:
-            found += grown
+            layers.append(grown)
             left = [each for each in left if each not in grown]
             theirs |= {key for each in grown for key in each.keys if key.startswith(_OURS)}
-        return found
+        return layers
 
     def _records(self) -> Iterator[JobRecord]:
         for record in parallel_map(self._record, self._jobs.ids()):
