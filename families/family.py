@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from families.training import Training
+
 MAX_MODULES: Final = 20_000
 """Names of one table, its braces counted out; the largest model known has 2,000."""
 
@@ -122,6 +124,7 @@ class Family(_Part):
         {}, description="what a job runs that names a character of the family and no workflow"
     )
     lora: Lora
+    training: Training | None = Field(None, description="absent: nothing here trains it")
     modules: Modules = Field(repr=False)
 
     @model_validator(mode="after")
@@ -133,6 +136,16 @@ class Family(_Part):
                         f"layout {layout.name!r} names table {table!r}, which modules.json lacks"
                     )
         return self
+
+    @property
+    def matrices(self) -> int:
+        """Linear layers that a LoRA can change, by ComfyUI's own names or the first table's."""
+        table = self.modules.get("native") or self.modules[self.lora.layouts[0].names[0]]
+        return sum(
+            sum(1 for _ in literal_patterns(pattern))
+            for pattern, shape in table.items()
+            if len(shape) == 2  # noqa: PLR2004 - a matrix
+        )
 
     def calls_itself(self, stated: str) -> bool:
         """Whether a file's metadata means this family."""

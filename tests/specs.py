@@ -1,6 +1,24 @@
 """The small training that unit and integration tests share."""
 
+from families.training import ComfyUIRecipe, KohyaRecipe
+from tests.loras import FAMILIES
 from worker.training.trainer import TrainingSpec
+
+
+def sdxl_kohya() -> KohyaRecipe:
+    """How sd-scripts trains SDXL."""
+    recipe = FAMILIES["sdxl"].training
+    assert recipe is not None
+    assert recipe.kohya is not None
+    return recipe.kohya
+
+
+def sdxl_comfyui() -> ComfyUIRecipe:
+    """How ComfyUI trains SDXL."""
+    recipe = FAMILIES["sdxl"].training
+    assert recipe is not None
+    assert recipe.comfyui is not None
+    return recipe.comfyui
 
 
 def small_spec() -> TrainingSpec:

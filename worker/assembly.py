@@ -1,6 +1,8 @@
 """Settings translated into the options of each part. Pure, but for looking which programs exist."""
 
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from worker.comfyui.engine import Engine, ExternalComfyUI
@@ -10,10 +12,16 @@ from worker.settings import Settings, default_python, inherited_environment
 from worker.sources import SourceOptions
 
 _LEAST_BUDGET: Final = 1_000_000
+# ComfyUI 0.33's own, in `folder_paths.py`; custom nodes have further ones.
 _MODEL_KINDS: Final = (
     *("checkpoints", "vae", "loras", "clip", "clip_vision", "controlnet", "unet"),
-    *("diffusion_models", "text_encoders", "upscale_models", "embeddings"),
+    *("diffusion_models", "text_encoders", "upscale_models", "embeddings", "configs"),
+    *("style_models", "diffusers", "vae_approx", "t2i_adapter", "gligen", "hypernetworks"),
+    *("latent_upscale_models", "photomaker", "classifiers", "model_patches", "audio_encoders"),
+    *("background_removal", "frame_interpolation", "geometry_estimation", "optical_flow"),
+    *("detection",),
 )
+_LEGACY: Final = {"t2i_adapter": "controlnet"}  # folders that ComfyUI reads as another kind's
 
 
 def engine_of(settings: Settings) -> Engine:
@@ -30,7 +38,7 @@ def comfyui_options(settings: Settings) -> ComfyUIOptions:
     folders = [settings.linked_models_folder]
     if settings.models_dir:
         folders.append(settings.models_dir)
-    models = {kind: tuple(folder / kind for folder in folders) for kind in _MODEL_KINDS}
+    models = model_folders(folders)
     models["loras"] = (settings.loras_folder, *models["loras"])
     return ComfyUIOptions(
         directory=settings.comfyui_dir,
@@ -45,6 +53,22 @@ def comfyui_options(settings: Settings) -> ComfyUIOptions:
         environment=inherited_environment(),
         start_timeout_s=settings.comfyui_start_timeout_s,
     )
+
+
+def model_folders(folders: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """Where ComfyUI looks for each kind of model below these folders.
+
+    The kinds that it knows itself, whether their folders are there yet or not, and whatever other
+    folder is there: custom nodes name theirs as they like (`ultralytics`, `ipadapter`).
+    """
+    found = (entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir())
+    others = sorted(name for name in set(found) if any((top / name).is_dir() for top in folders))
+    models: dict[str, tuple[Path, ...]] = {}
+    for name in dict.fromkeys((*_MODEL_KINDS, *others)):
+        if not name.startswith("."):
+            kind = _LEGACY.get(name, name)
+            models[kind] = (*models.get(kind, ()), *(folder / name for folder in folders))
+    return models
 
 
 def lora_budget(settings: Settings) -> int:

@@ -249,6 +249,9 @@ class TrainJob(Request):
     batch_size: Annotated[int, Field(ge=1, le=16)] | None = None
     seed: Seed = None
     trainer: Literal["kohya", "comfyui"] = "kohya"
+    base_model: WorkflowName = Field(
+        "sdxl", description="the family to train; health shows which trainers it has"
+    )
     activate: bool = True
     instant: Annotated[
         bool, Field(description="register up to 5 of the photos as references before the training")

@@ -9,6 +9,7 @@ from typing import Final
 from lora_registry.store import StoreError
 from worker.contract import HealthJob
 from worker.errors import WorkerError
+from worker.generation.jobs import OUT_OF_REACH
 from worker.likeness.scorer import NAME
 from worker.resources import JobContext, Resources
 from worker.results import (
@@ -110,11 +111,14 @@ def _families(
         ]
         ok = any(workflow not in lacking for workflow in workflows)
         lacks = [text for workflow in workflows for text in lacking.get(workflow, ())]
+        if resources.settings.loras_out_of_reach:
+            ok, lacks = False, [OUT_OF_REACH]
         found[name] = FamilyHealth(
             title=family.title,
             licence=family.licence.name,
             commercial=family.licence.commercial,
             workflows=workflows,
+            trainers=list(family.training.engines) if family.training else [],
             ok=ok,
             lacks=[] if ok else lacks or ["no workflow of this worker takes its LoRAs"],
         )

@@ -375,6 +375,7 @@ class FamilyHealth(Result):
     licence: str
     commercial: bool
     workflows: list[str]
+    trainers: list[str]
     ok: bool
     lacks: list[str]
 

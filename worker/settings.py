@@ -129,6 +129,9 @@ class Settings(StorageSettings):
         None, description="Workflow run once, small, before jobs are taken."
     )
 
+    output_metadata: Literal["keep", "strip"] = Field(
+        "keep", description="Prompt and graph inside delivered files; a job's `metadata` wins."
+    )
     likeness: Literal["auto", "off"] = Field(
         "auto", description="`off`: faces are never looked at, and no identity is kept."
     )
@@ -144,7 +147,9 @@ class Settings(StorageSettings):
         300, gt=0, le=3_600, description="Longest wait for it to be ready, in seconds."
     )
     comfyui_url: Annotated[str | None, BeforeValidator(_http)] = Field(
-        None, pattern=r"^https?://", description="Use a ComfyUI that somebody else started."
+        None,
+        pattern=r"^https?://",
+        description="Use a ComfyUI that somebody else started; characters need `LORA_CACHE_DIR`.",
     )
     models_dir: Path | None = Field(
         None,
@@ -190,6 +195,11 @@ class Settings(StorageSettings):
         return 1 if "train" in self.worker_tasks else self.jobs_in_flight
 
     @property
+    def loras_out_of_reach(self) -> bool:
+        """Whether the ComfyUI that is used cannot see the LoRA cache."""
+        return self.comfyui_url is not None and self.lora_cache_dir is None
+
+    @property
     def loras_folder(self) -> Path:
         """Where LoRA files are cached."""
         return self.lora_cache_dir or self.work_dir / "loras"
@@ -200,10 +210,15 @@ class Settings(StorageSettings):
         return self.work_dir / "models"
 
     @property
-    def checkpoint_folders(self) -> tuple[Path, ...]:
-        """Where a checkpoint may lie, best first: a volume's, a linked one, one baked in."""
+    def model_folders(self) -> tuple[Path, ...]:
+        """The models folders, best first: a volume's, that of links, the one baked in."""
         models = (self.models_dir, self.linked_models_folder, self.comfyui_dir / "models")
-        return tuple(folder / "checkpoints" for folder in models if folder is not None)
+        return tuple(folder for folder in models if folder is not None)
+
+    @property
+    def checkpoint_folders(self) -> tuple[Path, ...]:
+        """Where a checkpoint may lie, best first."""
+        return tuple(folder / "checkpoints" for folder in self.model_folders)
 
     @property
     def comfyui_folder(self) -> Path:

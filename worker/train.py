@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from families.training import Training
 from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
 from lora_registry.identity import FaceIdentity
@@ -16,11 +17,12 @@ from lora_registry.store import StoreError
 from lora_registry.versions import NewVersion
 from worker.cancel import Deadline
 from worker.contract import TrainJob
+from worker.errors import InvalidInput
 from worker.instant import create_from_dataset
 from worker.loras import examine
 from worker.resources import JobContext, Resources
 from worker.results import DatasetResult, TrainResult
-from worker.settings import default_python
+from worker.settings import Settings, default_python
 from worker.training import defaults
 from worker.training.captions import derived_trigger, ordinary_words, trigger_warning
 from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
@@ -89,8 +91,10 @@ def begin(
     """Decide what does not depend on the photos: words, time, trainer.
 
     Raises:
+        FamilyNotFound, InvalidInput: nothing here trains that base model, or not by that trainer.
         EngineUnavailable, Cancelled: ComfyUI, whose previews are part of the job, cannot run.
     """
+    recipe = _recipe(job, resources)
     deadline = Deadline(job.timeout_s or resources.settings.train_timeout_s)
     # A worker whose ComfyUI cannot start says so now, not after hours of training.
     resources.engine.ensure_ready(context.cancel)
@@ -102,7 +106,8 @@ def begin(
         trigger=job.trigger or known,
         class_noun=job.class_noun or (character.class_noun if character else "person"),
         gpu_memory=gpu_memory(stats),
-        trainer=_trainer(job, resources, version),
+        recipe=recipe,
+        trainer=_trainer(job, recipe, resources, version),
         deadline=deadline,
         resources=resources,
         context=context,
@@ -118,6 +123,7 @@ def plan(work: TrainingWork, dataset: PreparedDataset) -> TrainingSpec:
     Raises:
         InvalidInput: the job asks for what its trainer cannot do.
     """
+    engine = work.recipe.kohya if work.job.trainer == "kohya" else work.recipe.comfyui
     known = defaults.Circumstances(
         job_id=work.context.job_id,
         photos=len(dataset.photos),
@@ -125,6 +131,9 @@ def plan(work: TrainingWork, dataset: PreparedDataset) -> TrainingSpec:
         trigger=work.trigger,
         class_noun=work.class_noun,
         deadline_s=work.deadline.remaining,
+        tiers=work.recipe.tiers or defaults.TIERS,
+        rank=engine.rank if engine else None,
+        learning_rate=engine.learning_rate if engine else None,
     )
     spec = work.folder.load(_SPEC, TrainingSpec) or defaults.plan(work.job, known)
     work.folder.save(_SPEC, spec)
@@ -157,20 +166,24 @@ def verify(
         Cancelled.
     """
     settings, trainer = work.resources.settings, work.trainer.name
+    base = _checkpoint(work.recipe, settings)
     work.progress.at("checking")
     with work.context.timings.phase("checking"):
-        checkpoint = find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
+        layers = trained_layers(find_checkpoint(base, settings.model_folders))
         # ComfyUI's trainer trains alpha along, so only kohya's can be held to what was asked for.
         alpha = spec.alpha if work.job.trainer == "kohya" else None
-        expected = Expected(spec.rank, alpha, trained_layers(checkpoint))
+        least = work.recipe.min_modules or (
+            work.resources.families[work.job.base_model].matrices // 2
+        )
+        expected = Expected(spec.rank, alpha, layers, least)
         check = check_lora(path, expected, work.context.cancel.check)
         metadata = metadata_of(
-            spec, work.job.character_id, described.digest, trainer, settings.train_checkpoint
+            spec, work.job.character_id, described.digest, trainer, Path(base).name
         )
         write_metadata(path, work.folder.path / _WEIGHTS, metadata)
     warning = trigger_warning(spec.trigger, ordinary_words(settings.kohya_tokenizers))
     record = TrainingRecord(
-        training=settings_of(work.job, spec, trainer, settings.train_checkpoint),
+        training=settings_of(work.job, spec, trainer, Path(base).name, work.recipe),
         dataset=described,
         check=check,
         warnings=warnings_of(described, warning),
@@ -192,7 +205,11 @@ def register(work: TrainingWork, record: TrainingRecord) -> CharacterVersion:
     job, resources, context = work.job, work.resources, work.context
     work.progress.at("registering")
     weights = work.folder.path / _WEIGHTS
-    found = examine(weights, resources.recogniser, check_cancelled=context.cancel.check)
+    # With a checkpoint that the operator chose, only the file says what it is of.
+    stated = job.base_model if work.recipe.checkpoint else None
+    found = examine(
+        weights, resources.recogniser, base_model=stated, check_cancelled=context.cancel.check
+    )
     new = NewVersion(
         character_id=job.character_id,
         job_id=context.job_id,
@@ -238,24 +255,55 @@ def _registered_before(
     return version
 
 
-def _trainer(job: TrainJob, resources: Resources, comfyui_version: str) -> Trainer:
+def _recipe(job: TrainJob, resources: Resources) -> Training:
+    family = resources.families[job.base_model]
+    if family.training is None:
+        raise InvalidInput(
+            f"base_model: nothing here trains {family.title}; train it elsewhere and register "
+            "the LoRA.",
+            field="base_model",
+        )
+    return family.training
+
+
+def _checkpoint(recipe: Training, settings: Settings) -> str:
+    """The model to train, as folder and file below a models folder."""
+    return recipe.checkpoint or f"checkpoints/{settings.train_checkpoint}"
+
+
+def _trainer(
+    job: TrainJob, recipe: Training, resources: Resources, comfyui_version: str
+) -> Trainer:
     settings, engine = resources.settings, resources.engine
-    if job.trainer == "comfyui":
+    checkpoint = _checkpoint(recipe, settings)
+    if job.trainer == "comfyui" and recipe.comfyui is not None:
         places = ComfyUIPlaces(
-            checkpoint=settings.train_checkpoint,
+            checkpoint=checkpoint.partition("/")[2],
             input_directory=engine.input_directory,
             output_directory=engine.output_directory,
             version=comfyui_version,
+            recipe=recipe.comfyui,
         )
         return ComfyUITrainer(resources.comfyui, places)
-    checkpoint = find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
-    return KohyaTrainer(
-        KohyaOptions(
-            folder=settings.kohya_dir,
-            python=default_python(settings.kohya_dir, settings.kohya_python),
-            checkpoint=checkpoint or Path(settings.train_checkpoint),
-            tokenizers=settings.kohya_tokenizers,
+    if job.trainer == "kohya" and recipe.kohya is not None:
+
+        def found(name: str) -> Path:
+            return find_checkpoint(name, settings.model_folders) or Path(name)
+
+        return KohyaTrainer(
+            KohyaOptions(
+                folder=settings.kohya_dir,
+                python=default_python(settings.kohya_dir, settings.kohya_python),
+                checkpoint=found(checkpoint),
+                tokenizers=settings.kohya_tokenizers,
+                recipe=recipe.kohya,
+                models={option: found(name) for option, name in recipe.kohya.models.items()},
+            )
         )
+    raise InvalidInput(
+        f"trainer: {job.base_model} is trained by {' or '.join(recipe.engines)} here; say so.",
+        field="trainer",
+        details={"base_model": job.base_model, "trainers": list(recipe.engines)},
     )
 
 

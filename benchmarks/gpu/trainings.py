@@ -143,7 +143,12 @@ def _comfyui(
 ) -> dict[str, Any]:
     """ComfyUI's own trainer on the server that is running, at batch 1."""
     resources, engine = worker.resources, worker.resources.engine
-    places = ComfyUIPlaces(SDXL, engine.input_directory, engine.output_directory, "")
+    recipe = resources.families["sdxl"].training
+    assert recipe is not None
+    assert recipe.comfyui is not None
+    places = ComfyUIPlaces(
+        SDXL, engine.input_directory, engine.output_directory, "", recipe.comfyui
+    )
     trainer: Trainer = ComfyUITrainer(resources.comfyui, places)
     setting = Setting(bench.sizes.train_side, 1, gradient_checkpointing=True, tier_gb=None)
     spec = replace(
@@ -301,8 +306,12 @@ def _spec(bench: Bench, setting: Setting, *, name: str) -> TrainingSpec:
 def _kohya(worker: Worker) -> Trainer:
     settings = worker.settings
     checkpoint = find_checkpoint(settings.train_checkpoint, settings.checkpoint_folders)
+    recipe = worker.resources.families["sdxl"].training
+    assert recipe is not None
+    assert recipe.kohya is not None
     return KohyaTrainer(
         KohyaOptions(
+            recipe=recipe.kohya,
             folder=settings.kohya_dir,
             python=default_python(settings.kohya_dir, settings.kohya_python),
             checkpoint=checkpoint or Path(settings.train_checkpoint),

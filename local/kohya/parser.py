@@ -26,11 +26,16 @@ _TYPES: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser: the same names, number of values, types and choices as the real one."""
+def options_of(script: str) -> list[dict[str, Any]]:
+    """Every option of a script's parser. KeyError: it is none of sd-scripts' that train LoRAs."""
     document = json.loads(OPTIONS.read_text(encoding="utf-8"))
-    built = argparse.ArgumentParser(prog=document["program"])
-    for option in document["options"]:
+    return [*document["common"], *document["scripts"][script]]
+
+
+def parser(script: str = "sdxl_train_network.py") -> argparse.ArgumentParser:
+    """The parser: the same names, number of values, types and choices as the real one."""
+    built = argparse.ArgumentParser(prog=script)
+    for option in options_of(script):
         if option["takes"] == "flag":
             built.add_argument(*option["names"], action="store_true")
             continue

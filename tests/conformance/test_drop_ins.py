@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.conformance.servers import REAL_FOLDER, ROOT, Server, running
+from tests.loras import FAMILIES
+from tests.specs import small_spec
+from worker.training.comfyui import ComfyUIPlaces, training_graph
 from workflows.binding import LoraUse, Values, bind
 from workflows.checking import check, class_types
 from workflows.library import load
@@ -37,8 +40,9 @@ def drop_ins() -> list[Workflow]:
 def _comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real server that sees an empty file for each model that a drop-in names."""
     folder = tmp_path_factory.mktemp("drop-ins")
-    for workflow in drop_ins():
-        for node in workflow.graph.values():
+    loading = [*(workflow.graph for workflow in drop_ins()), *training_graphs().values()]
+    for graph in loading:
+        for node in graph.values():
             if node["class_type"] in _SHELVES:
                 name, shelf = _SHELVES[node["class_type"]]
                 path = folder / "models" / shelf / node["inputs"][name]
@@ -51,6 +55,18 @@ def _comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         (server.loras / LORA).touch()
         Image.new("RGB", (64, 64), "green").save(server.input / "photo.png")
         yield server
+
+
+def training_graphs() -> dict[str, dict[str, dict[str, Any]]]:
+    """How ComfyUI trains each family whose recipe loads its parts from files of their own."""
+    graphs = {}
+    for name, family in FAMILIES.items():
+        recipe = family.training
+        if recipe is not None and recipe.comfyui is not None and recipe.checkpoint:
+            checkpoint = recipe.checkpoint.partition("/")[2]
+            places = ComfyUIPlaces(checkpoint, None, None, "0", recipe.comfyui)
+            graphs[name] = training_graph(small_spec(), places, "photos", "lora/x")
+    return graphs
 
 
 def node_specs(server: Server, workflow: Workflow) -> dict[str, Any]:
@@ -84,6 +100,16 @@ def test_the_real_comfyui_accepts_a_drop_in(comfyui: Server, workflow: Workflow)
         reply = comfyui.post("/prompt", {"prompt": graph})
         assert reply.status_code == 200, reply.text
         assert reply.json()["node_errors"] == {}
+    comfyui.post("/queue", {"clear": True})
+
+
+@pytest.mark.parametrize("name", sorted(training_graphs()))
+def test_the_real_comfyui_accepts_a_familys_training(comfyui: Server, name: str) -> None:
+    (comfyui.input / "photos").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 64), "green").save(comfyui.input / "photos" / "0.png")
+    reply = comfyui.post("/prompt", {"prompt": training_graphs()[name]})
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["node_errors"] == {}
     comfyui.post("/queue", {"clear": True})
 
 

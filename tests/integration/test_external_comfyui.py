@@ -43,7 +43,10 @@ def somebody_elses(tmp_path: Path) -> Iterator[ComfyUIProcess]:
 def test_files_travel_by_http_and_the_server_outlives_the_worker(
     s3: S3Server, tmp_path: Path, somebody_elses: ComfyUIProcess
 ) -> None:
-    settings = settings_for(s3, tmp_path / "worker", COMFYUI_URL=somebody_elses.url)
+    shared = tmp_path / "worker" / "work" / "loras"
+    settings = settings_for(
+        s3, tmp_path / "worker", COMFYUI_URL=somebody_elses.url, LORA_CACHE_DIR=str(shared)
+    )
     with Worker(settings) as worker:
         worker.wait_ready()
         harness = WorkerHarness(worker, tmp_path)
@@ -89,3 +92,18 @@ def test_handler_says_why_it_cannot_start(tmp_path: Path) -> None:
     assert "S3_BUCKET is missing" in said
     assert "COMFYUI_PORT: " in said
     assert "Traceback" not in said
+
+
+def test_a_character_that_the_other_server_cannot_see_is_refused_at_once(
+    s3: S3Server, tmp_path: Path, somebody_elses: ComfyUIProcess
+) -> None:
+    settings = settings_for(s3, tmp_path / "worker", COMFYUI_URL=somebody_elses.url)
+    with Worker(settings) as worker:
+        worker.wait_ready()
+        harness = WorkerHarness(worker, tmp_path)
+        job = {"task": "image", "prompt": "a pier", "character_id": "mira"}
+        health = harness.run({"task": "health"})
+        result = harness.run(job | {"workflow": "sdxl"})
+    assert result["code"] == "workflow_rejected"
+    assert "LORA_CACHE_DIR" in result["error"]
+    assert "LORA_CACHE_DIR" in health["families"]["sdxl"]["lacks"][0]

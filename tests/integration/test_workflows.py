@@ -341,3 +341,24 @@ def test_an_upscaler_takes_a_picture_and_nothing_else(harness: WorkerHarness) ->
     (output,) = outputs(harness.run(job))
     assert output["name"] == "enlarged"
     assert fetched(output["url"])
+
+
+@pytest.mark.parametrize("file_format", ["png", "webp"])
+def test_metadata_stays_unless_the_job_says_otherwise(
+    harness: WorkerHarness, file_format: str
+) -> None:
+    job = SMALL | {"task": "image", "prompt": "a secret lighthouse", "format": file_format}
+    bare = outputs(harness.run(job | {"metadata": "strip"}))[0]
+    kept = outputs(harness.run(job))[0]
+    assert b"secret" not in fetched(bare["url"])
+    assert (b"secret" in fetched(kept["url"])) is (file_format == "png")
+    assert (bare["width"], bare["key"][-5:]) == (kept["width"], kept["key"][-5:])
+
+
+def test_a_clip_without_its_graph(harness: WorkerHarness) -> None:
+    inputs = {"clip": source(clip())}
+    job = {"task": "video", "workflow": "frames", "inputs": inputs, "metadata": "strip"}
+    output, poster = outputs(harness.run(job))
+    assert b"class_type" not in fetched(output["url"])
+    assert output["frames"] == 4
+    assert fetched(poster["url"])

@@ -3,16 +3,19 @@
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from worker.contract import ImageJob, WorkflowJob
-from worker.errors import InvalidInput
+from worker.errors import InvalidInput, WorkflowRejected
 from worker.generation.clips import finish_clip
+from worker.generation.delivery import FinishOutput
 from worker.generation.generate import GenerationRequest, generate
 from worker.generation.inputs import GenerationJob, PlacedInputs, placed_inputs
 from worker.generation.likeness import Wish
+from worker.generation.metadata import stripped
 from worker.generation.products import SUFFIXES, Finished, finish_picture, finish_sound, kind_of
 from worker.generation.used_characters import Choice, check_places, choose_workflow
 from worker.media import ImageFormat
@@ -25,6 +28,10 @@ from workflows.template import OWN_FIELDS, ROLES, Value, Workflow
 PIXELS: Final = 1024 * 1024  # what SDXL was trained at
 SIDE_STEP: Final = 64
 MIN_SIDE, MAX_SIDE = 256, 2048
+OUT_OF_REACH: Final = (
+    "The ComfyUI at COMFYUI_URL does not see this worker's LoRAs; set LORA_CACHE_DIR to its "
+    "models/loras folder, shared with this worker."
+)
 # The fields that a person lowers when the GPU's memory does not suffice.
 _LOWER: Final = {
     "image": ("width", "height", "count"),
@@ -40,9 +47,11 @@ def run(job: GenerationJob, resources: Resources, context: JobContext) -> dict[s
     from_prompt = ("prompt",) if job.prompt and not sources else ()
     workflow = resources.workflows.variant(choice.workflow, *sources, *from_prompt)
     _check_task(job, workflow)
+    _check_reach(job, workflow, resources)
     values = _values(job, workflow)
     output_format = _output_format(job, workflow)
     _check_binding(job, workflow, values, output_format)
+    finish = partial(_finish, job, workflow)
     brings = bool(sources or workflow.files)
     with (
         placed_inputs(job, workflow, resources, context) if brings else nullcontext(PlacedInputs())
@@ -53,7 +62,7 @@ def run(job: GenerationJob, resources: Resources, context: JobContext) -> dict[s
             workflow=workflow,
             records=choice.records,
             prompt=job.prompt,
-            finish=partial(_finish, job, workflow),
+            finish=_finish_stripped(finish) if _strips(job, resources) else finish,
             output_format=output_format,
             lower=_LOWER[job.task],
             values={**values, **_open_sides(job, workflow, inputs), **inputs.names},
@@ -83,6 +92,16 @@ def _check_task(job: GenerationJob, workflow: Workflow) -> None:
             f"workflow: {workflow.name!r} is of kind {workflow.kind}; send it as task {task!r}.",
             field="workflow",
         )
+
+
+def _check_reach(job: GenerationJob, workflow: Workflow, resources: Resources) -> None:
+    """A ComfyUI of somebody else sees our LoRAs where its folder is our cache, and only there.
+
+    Raises:
+        WorkflowRejected: it would not find them.
+    """
+    if job.used_characters and workflow.loras and resources.settings.loras_out_of_reach:
+        raise WorkflowRejected(OUT_OF_REACH, field="character_id")
 
 
 def _values(job: GenerationJob, workflow: Workflow) -> dict[str, Value | None]:
@@ -205,6 +224,22 @@ def _finish(job: GenerationJob, workflow: Workflow, path: Path) -> tuple[Finishe
     if kind == "video":
         return finish_clip(path)
     return (finish_sound(path) if kind == "audio" else Finished(path, kind),)
+
+
+def _strips(job: GenerationJob, resources: Resources) -> bool:
+    return (job.metadata or resources.settings.output_metadata) == "strip"
+
+
+def _finish_stripped(finish: FinishOutput) -> FinishOutput:
+    def finish_and_strip(path: Path) -> tuple[Finished, ...]:
+        finished = finish(path)
+        bare = [replace(one, path=stripped(one.path)) for one in finished]
+        for before, after in zip(finished, bare, strict=True):
+            if before.path not in {path, after.path}:
+                before.path.unlink()
+        return tuple(bare)
+
+    return finish_and_strip
 
 
 def _picture_format(job: GenerationJob, workflow: Workflow) -> ImageFormat | None:

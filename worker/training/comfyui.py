@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from PIL import Image, ImageOps
 
+from families.training import ComfyUIRecipe
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient, Step
 from worker.errors import EngineUnavailable, OutOfMemory, TrainingFailed
@@ -40,7 +41,7 @@ class ComfyUIPlaces:
     """Where the trainer's files are.
 
     Attributes:
-        checkpoint: name in ComfyUI's `checkpoints`.
+        checkpoint: name of the model to train, as the recipe's loader takes it.
         input_directory: ComfyUI's input folder on our disk; None when it is another machine's.
         output_directory: its output folder, likewise.
         version: ComfyUI's.
@@ -50,6 +51,7 @@ class ComfyUIPlaces:
     input_directory: Path | None
     output_directory: Path | None
     version: str
+    recipe: ComfyUIRecipe
 
 
 class ComfyUITrainer:
@@ -102,7 +104,7 @@ class _Run:
         try:
             with _placed(self.dataset, inputs / folder, spec.resolution, cancel.check):
                 self.client.run(
-                    training_graph(spec, self.places.checkpoint, folder, f"{run_id}/lora"),
+                    training_graph(spec, self.places, folder, f"{run_id}/lora"),
                     timeout_s=spec.deadline_s,
                     cancel=cancel,
                     on_step=lambda step: _tell(step, spec.steps, on_step),
@@ -114,22 +116,26 @@ class _Run:
 
 
 def training_graph(
-    spec: TrainingSpec, checkpoint: str, folder: str, prefix: str
+    spec: TrainingSpec, places: ComfyUIPlaces, folder: str, prefix: str
 ) -> dict[str, dict[str, Any]]:
     """The graph of one training; `folder` is below ComfyUI's input, `prefix` below its output."""
+    recipe = places.recipe
     return {
-        "model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}},
+        **recipe.loaders(places.checkpoint),
         "photos": {"class_type": "LoadImageTextDataSetFromFolder", "inputs": {"folder": folder}},
         "dataset": {
             "class_type": "MakeTrainingDataset",
             "inputs": {
                 "images": ["photos", 0],
                 "texts": ["photos", 1],
-                "vae": ["model", 2],
-                "clip": ["model", 1],
+                "vae": list(recipe.vae),
+                "clip": list(recipe.clip),
             },
         },
-        "train": {"class_type": _TRAIN_NODE, "inputs": _training_inputs(spec)},
+        "train": {
+            "class_type": _TRAIN_NODE,
+            "inputs": {"model": list(recipe.model), **_training_inputs(spec)},
+        },
         "save": {
             "class_type": "SaveLoRA",
             "inputs": {"lora": ["train", 0], "prefix": prefix, "steps": ["train", 2]},
@@ -139,7 +145,6 @@ def training_graph(
 
 def _training_inputs(spec: TrainingSpec) -> dict[str, Any]:
     return {
-        "model": ["model", 0],
         "latents": ["dataset", 0],
         "positive": ["dataset", 1],
         "batch_size": spec.batch_size,

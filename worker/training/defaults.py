@@ -5,10 +5,11 @@ Everything is a pure function of the job, the number of usable photos and the GP
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from families.training import Tier, Training
 from worker.contract import TrainJob
 from worker.errors import InvalidInput
 from worker.training.trainer import TrainingSpec
@@ -51,28 +52,23 @@ EXPLAINED: Final[Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class GpuTier:
-    """What fits from so much GPU memory on (GB = 10^9 bytes)."""
-
-    memory_gb: float
-    resolution: int
-    batch_size: int
-    gradient_checkpointing: bool
-
-
 TIERS: Final = (
-    GpuTier(70, resolution=1024, batch_size=4, gradient_checkpointing=False),
-    GpuTier(40, resolution=1024, batch_size=2, gradient_checkpointing=True),
-    GpuTier(12, resolution=1024, batch_size=1, gradient_checkpointing=True),
-    GpuTier(0, resolution=768, batch_size=1, gradient_checkpointing=True),
+    Tier(memory_gb=70, resolution=1024, batch_size=4, gradient_checkpointing=False),
+    Tier(memory_gb=40, resolution=1024, batch_size=2, gradient_checkpointing=True),
+    Tier(memory_gb=12, resolution=1024, batch_size=1, gradient_checkpointing=True),
+    Tier(memory_gb=0, resolution=768, batch_size=1, gradient_checkpointing=True),
 )
-UNKNOWN_GPU: Final = TIERS[2]
+"""SDXL's, and those of a family that names none."""
+UNKNOWN_GPU: Final = 2  # the tier of a GPU that nobody could ask, where there are so many
+FROM_RECIPE: Final = "What the base model's family.toml says."
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the defaults follow from; `gpu_memory` in bytes, None where there is no GPU."""
+    """What the defaults follow from; `gpu_memory` in bytes, None where there is no GPU.
+
+    `rank` and `learning_rate` are the family's for the trainer, None where it names none.
+    """
 
     job_id: str
     photos: int
@@ -80,18 +76,21 @@ class Circumstances:
     trigger: str
     class_noun: str
     deadline_s: float
+    tiers: Sequence[Tier] = TIERS
+    rank: int | None = None
+    learning_rate: float | None = None
 
 
-def tier_of(gpu_memory: int | None) -> GpuTier:
+def tier_of(gpu_memory: int | None, tiers: Sequence[Tier] = TIERS) -> Tier:
     """The tier of a GPU with so many bytes of memory."""
     if gpu_memory is None:
-        return UNKNOWN_GPU
-    return next(tier for tier in TIERS if gpu_memory >= tier.memory_gb * 1e9)
+        return tiers[min(UNKNOWN_GPU, len(tiers) - 1)]
+    return next(tier for tier in tiers if gpu_memory >= tier.memory_gb * 1e9)
 
 
-def resolution_of(job: TrainJob, gpu_memory: int | None) -> int:
+def resolution_of(job: TrainJob, gpu_memory: int | None, tiers: Sequence[Tier] = TIERS) -> int:
     """The resolution to train at; known before the photos are, which are scaled to it."""
-    return job.resolution or tier_of(gpu_memory).resolution
+    return job.resolution or tier_of(gpu_memory, tiers).resolution
 
 
 def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
@@ -105,10 +104,10 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
             "alpha: the comfyui trainer always begins at alpha 1; leave alpha out or use kohya.",
             field="alpha",
         )
-    tier = tier_of(known.gpu_memory)
+    tier = tier_of(known.gpu_memory, known.tiers)
     batch_size = job.batch_size or min(tier.batch_size, known.photos)
     steps = job.steps or default_steps(known.photos, batch_size)
-    rank = job.rank or (KOHYA_RANK if job.trainer == "kohya" else COMFYUI_RANK)
+    rank = job.rank or known.rank or (KOHYA_RANK if job.trainer == "kohya" else COMFYUI_RANK)
     return TrainingSpec(
         name=f"{job.character_id}-{short_digest(known.job_id)}",
         trigger=known.trigger,
@@ -116,8 +115,8 @@ def plan(job: TrainJob, known: Circumstances) -> TrainingSpec:
         steps=steps,
         rank=rank,
         alpha=job.alpha or (rank / 2 if job.trainer == "kohya" else COMFYUI_ALPHA),
-        learning_rate=job.learning_rate or _learning_rate(job),
-        resolution=resolution_of(job, known.gpu_memory),
+        learning_rate=job.learning_rate or known.learning_rate or _learning_rate(job),
+        resolution=resolution_of(job, known.gpu_memory, known.tiers),
         batch_size=batch_size,
         gradient_checkpointing=tier.gradient_checkpointing or batch_size > tier.batch_size,
         seed=_seed(job, known.job_id),
@@ -131,9 +130,16 @@ def default_steps(photos: int, batch_size: int) -> int:
     return min(MAX_STEPS, max(MIN_STEPS, STEPS_PER_PHOTO * photos // batch_size))
 
 
-def chosen(job: TrainJob) -> dict[str, str]:
+def chosen(job: TrainJob, recipe: Training | None = None) -> dict[str, str]:
     """The defaults that a job was given, each with the rule it follows."""
-    return {name: why for name, why in EXPLAINED.items() if getattr(job, name, None) is None}
+    rules = dict(EXPLAINED)
+    if recipe is not None and recipe.tiers:
+        rules |= dict.fromkeys(("resolution", "batch_size"), FROM_RECIPE)
+    engine = getattr(recipe, job.trainer, None)
+    for name in ("rank", "learning_rate"):
+        if getattr(engine, name, None) is not None:
+            rules[name] = FROM_RECIPE
+    return {name: why for name, why in rules.items() if getattr(job, name, None) is None}
 
 
 def short_digest(text: str) -> str:

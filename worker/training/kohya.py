@@ -92,7 +92,19 @@ class KohyaTrainer:
                 "set TRAIN_CHECKPOINT to one that is.",
                 details={"checkpoint": options.checkpoint.name},
             )
-        script = options.folder / kohya_command.SCRIPT
+        files = [path for path in options.models.values() if not path.is_file()]
+        files += [
+            folder
+            for name in options.recipe.tokenizers
+            if not (folder := options.tokenizers / name).is_dir()
+        ]
+        if files:
+            names = [path.name for path in files]
+            raise ModelMissing(
+                f"The training needs files that this worker does not have: {', '.join(names)}.",
+                details={"models": names},
+            )
+        script = options.folder / options.recipe.script
         if not script.is_file() or shutil.which(options.python) is None:
             message = "The kohya trainer is not installed on this worker; use comfyui."
             raise EngineUnavailable(message, field="trainer")

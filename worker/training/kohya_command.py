@@ -1,19 +1,22 @@
-"""The command line, dataset file and environment of sd-scripts' SDXL LoRA training; pure.
+"""The command line, dataset file and environment of sd-scripts' LoRA trainings; pure.
 
-Options as sd-scripts v0.10.1 parses them; `local/kohya/options.json` pins its parser's list and the
-tests hold every command built here against it.
+What every training shares is here, what a family's needs is in its `family.toml`. Options as
+sd-scripts v0.10.1 parses them; `local/kohya/options.json` pins its parsers' lists and the tests
+hold every command built here against them.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from families.training import KohyaRecipe
 from worker.training.trainer import PreparedDataset, TrainingSpec
 
 VERSION: Final = "sd-scripts v0.10.1"
-SCRIPT: Final = "sdxl_train_network.py"
-MAX_TOKENS: Final = 225  # three times what CLIP reads at once; sd-scripts encodes it in parts
+# Three times what CLIP reads at once; sd-scripts encodes it in parts. SDXL's recipe says so too.
+MAX_TOKENS: Final = 225
 _BUCKET_STEP: Final = 64
 
 
@@ -24,8 +27,10 @@ class KohyaOptions:
     Attributes:
         folder: sd-scripts' checkout.
         python: the interpreter of its environment.
-        checkpoint: the SDXL checkpoint to train on.
+        checkpoint: the model to train on.
         tokenizers: folder of the two CLIP tokenizers, so that nothing is downloaded.
+        recipe: of the model's family: script and arguments.
+        models: the further files that the recipe names, by option.
         stall_timeout_s: longest silence (no byte of output) before it counts as hung.
     """
 
@@ -33,6 +38,8 @@ class KohyaOptions:
     python: str
     checkpoint: Path
     tokenizers: Path
+    recipe: KohyaRecipe
+    models: Mapping[str, Path] = field(default_factory=dict)
     stall_timeout_s: float = 900.0
 
 
@@ -56,12 +63,13 @@ def command(
     Plain python, no `accelerate launch`: that one's child survives a kill. The checkpoint's real
     path is passed, because sd-scripts resolves relative symlinks against its own folder.
     """
-    argv = [options.python, str(options.folder / SCRIPT)]
+    argv = [options.python, str(options.folder / options.recipe.script)]
     argv += _model(options, dataset_file)
     argv += _output(spec, output)
     argv += _network(spec)
     argv += _optimizer(spec)
     argv += _execution(spec)
+    argv += options.recipe.arguments
     if resume is not None:
         # --initial_step: what the state itself says is wrong after a second resume (kohya_state).
         argv += ["--resume", str(resume.state), "--initial_step", str(resume.step)]
@@ -74,6 +82,7 @@ def _model(options: KohyaOptions, dataset_file: Path) -> list[str]:
         f"--pretrained_model_name_or_path={options.checkpoint.resolve()}",
         f"--tokenizer_cache_dir={options.tokenizers}",
         f"--dataset_config={dataset_file}",
+        *(f"--{option}={path.resolve()}" for option, path in options.models.items()),
     ]
 
 
@@ -92,7 +101,7 @@ def _output(spec: TrainingSpec, output: Path) -> list[str]:
 
 def _network(spec: TrainingSpec) -> list[str]:
     return [
-        *("--network_module", "networks.lora", "--network_train_unet_only"),
+        "--network_train_unet_only",
         *("--network_dim", str(spec.rank), "--network_alpha", f"{spec.alpha:g}"),
     ]
 
@@ -104,15 +113,13 @@ def _optimizer(spec: TrainingSpec) -> list[str]:
         *("--learning_rate", rate, "--unet_lr", rate),
         *("--lr_scheduler", "cosine", "--lr_warmup_steps", "0.05"),
         *("--max_grad_norm", "1.0", "--max_train_steps", str(spec.steps)),
-        *("--min_snr_gamma", "5", "--noise_offset", "0.0357"),
         *("--seed", str(spec.seed)),
     ]
 
 
 def _execution(spec: TrainingSpec) -> list[str]:
-    argv = ["--mixed_precision", "bf16", "--no_half_vae", "--sdpa"]
-    argv += ["--cache_latents", "--cache_text_encoder_outputs", "--vae_batch_size", "1"]
-    argv += ["--max_data_loader_n_workers", "0", "--max_token_length", str(MAX_TOKENS)]
+    argv = ["--mixed_precision", "bf16", "--sdpa", "--cache_latents", "--vae_batch_size", "1"]
+    argv += ["--max_data_loader_n_workers", "0"]
     return [*argv, "--gradient_checkpointing"] if spec.gradient_checkpointing else argv
 
 

@@ -15,7 +15,7 @@ from worker.training.dataset import (
     restored,
     write_captions,
 )
-from worker.training.defaults import resolution_of
+from worker.training.defaults import TIERS, resolution_of
 from worker.training.fetching import Limits, fetch_archive, fetch_photos
 from worker.training.people import Looked, contact_sheet, look
 from worker.training.photos import MIN_SHORT_SIDE
@@ -44,7 +44,7 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
     job, check_cancelled = work.job, work.context.cancel.check
     settings, sources = work.resources.settings, work.resources.sources
     limits = Limits(
-        resolution=resolution_of(job, work.gpu_memory),
+        resolution=resolution_of(job, work.gpu_memory, work.recipe.tiers or TIERS),
         photo_bytes=settings.source_max_bytes,
         archive_bytes=settings.archive_max_bytes,
     )
@@ -70,8 +70,10 @@ def prepare(work: TrainingWork) -> tuple[PreparedDataset, DatasetResult]:
         )
         looked = _looked(work, judged, limits)
     require_enough(looked.judged, "archive" if job.images is None else "images")
-    # The tagger where its files are in the image, else the same two words for every photo.
-    captioner = load_tagger(settings.tagger_dir) or TemplateCaptioner(work.trigger, work.class_noun)
+    # The tagger where its files are in the image, else the same two words for every photo; models
+    # that read sentences are not told what they are by tags.
+    tagger = load_tagger(settings.tagger_dir) if work.recipe.captions == "tags" else None
+    captioner = tagger or TemplateCaptioner(work.trigger, work.class_noun)
     with work.context.timings.phase("captions"):
         words = (work.trigger, work.class_noun)
         dataset = write_captions(looked.judged, fetched.photos, captioner, words, work.on_caption)

@@ -14,17 +14,16 @@ from lora_registry.store import StoreError
 from worker import media
 from worker.comfyui.client import OutputFile
 from worker.errors import Cancelled, ExecutionFailed, WorkerError
-from worker.generation.used_characters import Trigger, place_triggers
+from worker.generation.used_characters import Trigger, default_workflow, place_triggers
 from worker.resources import JobContext, Resources
 from worker.results import PreviewResult, PreviewsResult
 from worker.training.drawing import PreviewRow
 from workflows.binding import LoraUse, Values, bind
 from workflows.errors import WorkflowError
-from workflows.template import Value
+from workflows.template import Value, Workflow
 
 log = logging.getLogger(__name__)
 
-WORKFLOW: Final = "sdxl"
 FIRST_SEED: Final = 1000
 TIMEOUT_S: Final = 300.0  # a picture takes seconds, loading the checkpoint a minute or two
 PROMPTS: Final = (
@@ -39,13 +38,14 @@ class Previews:
     """What came of it; `problem` says in a sentence why pictures are missing, if they are."""
 
     rows: tuple[PreviewRow, ...]
+    workflow: str
     problem: str | None = None
 
     def result(self) -> PreviewsResult:
         """Prompts, seeds, and how much each picture changed (mean over pixels, 0 to 255)."""
         return PreviewsResult(
             status="failed" if self.problem else "done" if self.rows else "none",
-            workflow=WORKFLOW,
+            workflow=self.workflow,
             pictures=[
                 PreviewResult(prompt=row.prompt, seed=row.seed, difference=difference(row))
                 for row in self.rows
@@ -76,23 +76,25 @@ def render(
         Cancelled: the job was.
     """
     rows: list[PreviewRow] = []
+    name = default_workflow("image", version.base_model, resources) or ""
     try:
-        resources.availability.require(resources.workflows[WORKFLOW])
+        workflow = resources.workflows[name]
+        resources.availability.require(workflow)
         with resources.loras.lease(version, check_cancelled=context.cancel.check) as path:
             for number, prompt in enumerate(prompts):
                 on_share(number / len(prompts))
                 text = place_triggers(prompt, [Trigger(version.character_id, version.trigger)])
                 picture = _Picture(text, FIRST_SEED + number, side)
-                without = _render(picture, (), resources, context)
+                without = _render(workflow, picture, (), resources, context)
                 use = LoraUse(path.name, version.strength)
-                with_lora = _render(picture, (use,), resources, context)
+                with_lora = _render(workflow, picture, (use,), resources, context)
                 rows.append(PreviewRow(text, picture.seed, without, with_lora))
     except Cancelled:
         raise
     except (WorkerError, WorkflowError, RegistryError, StoreError) as error:
         log.warning("previews failed", extra={"code": error.code, "reason": str(error)})
-        return Previews(tuple(rows), str(error))
-    return Previews(tuple(rows))
+        return Previews(tuple(rows), name, str(error))
+    return Previews(tuple(rows), name)
 
 
 def prompts_of(given: Sequence[str] | None, class_noun: str) -> list[str]:
@@ -124,7 +126,11 @@ class _Picture:
 
 
 def _render(
-    picture: _Picture, loras: Sequence[LoraUse], resources: Resources, context: JobContext
+    workflow: Workflow,
+    picture: _Picture,
+    loras: Sequence[LoraUse],
+    resources: Resources,
+    context: JobContext,
 ) -> Image.Image:
     run_id = f"preview-{context.folder.name}-{picture.seed}-{len(loras)}"
     roles: dict[str, Value | None] = {
@@ -134,7 +140,7 @@ def _render(
         "height": picture.side,
     }
     values = Values(prefix=f"{run_id}/preview", roles=roles, loras=loras)
-    bound = bind(resources.workflows[WORKFLOW], values)
+    bound = bind(workflow, values)
     found: list[Image.Image] = []
 
     def on_files(_node: str, files: tuple[OutputFile, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
+from families.training import Training
 from lora_registry.identity import FaceIdentity
 from worker.contract import TrainJob
 from worker.results import (
@@ -61,11 +62,15 @@ class TrainingReport(TrainingRecord):
     character: CharacterResult
 
 
-def settings_of(job: TrainJob, spec: TrainingSpec, trainer: str, base: str) -> TrainingSettings:
+def settings_of(
+    job: TrainJob, spec: TrainingSpec, trainer: str, base: str, recipe: Training
+) -> TrainingSettings:
     """What was trained with, and why where the job did not say."""
     shown = set(TrainingSettings.model_fields) & set(asdict(spec))
     values = {name: getattr(spec, name) for name in shown}
-    return TrainingSettings(trainer=trainer, base_model=base, defaults=chosen(job), **values)
+    return TrainingSettings(
+        trainer=trainer, base_model=base, defaults=chosen(job, recipe), **values
+    )
 
 
 def metadata_of(

@@ -165,7 +165,7 @@ def _check_keys(file: WeightsFile, modules: list[str], expected: Expected) -> No
         )
     for module in modules:
         if not module.startswith(_PREFIXES):
-            raise TrainingFailed("The trainer's file names layers that no SDXL model has.")
+            raise TrainingFailed("The trainer's file names layers as no trainer here does.")
         if module + _DOWN not in file.names or module + _ALPHA not in file.names:
             raise TrainingFailed("The trainer's file lacks a part of some layers.")
 

@@ -16,6 +16,7 @@ from typing import Final, Literal, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from families.training import Training
 from worker.cancel import Deadline
 from worker.contract import TrainJob
 from worker.errors import DiskFull
@@ -170,6 +171,7 @@ class TrainingWork:
         trigger: the word that calls the character; given, inherited or made up.
         class_noun: what the character is; given, inherited or "person".
         gpu_memory: in bytes; None where there is no GPU.
+        recipe: of the job's base model.
         trainer: the engine that the job asks for.
         deadline: of the training; previews and uploads are not counted.
     """
@@ -178,6 +180,7 @@ class TrainingWork:
     trigger: str
     class_noun: str
     gpu_memory: int | None
+    recipe: Training
     trainer: Trainer
     deadline: Deadline
     resources: Resources

@@ -11,7 +11,7 @@ from PIL import Image
 from local.s3 import S3Server
 from tests.integration.training.training_harness import STAND_IN, TrainingHarness, make_tokenizers
 from tests.integration.worker_harness import settings_for
-from tests.specs import small_spec
+from tests.specs import sdxl_kohya, small_spec
 from worker.service import Worker
 from worker.training.kohya_command import KohyaOptions
 from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
@@ -46,6 +46,7 @@ def kohya(tmp_path: Path) -> KohyaOptions:
         python=sys.executable,
         checkpoint=checkpoint,
         tokenizers=make_tokenizers(tmp_path),
+        recipe=sdxl_kohya(),
         stall_timeout_s=60.0,
     )
 

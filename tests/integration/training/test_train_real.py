@@ -20,9 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from local.kohya.parser import OPTIONS
+from local.kohya.parser import OPTIONS, options_of
 from tests.conformance.graphs import picture, picture_with_lora
 from tests.conformance.servers import REAL_FOLDER, Server, running
+from tests.loras import FAMILIES
+from tests.specs import sdxl_comfyui, sdxl_kohya
 from worker.cancel import CancelToken
 from worker.comfyui.client import ComfyUIClient, OutputFile
 from worker.comfyui.engine import ExternalComfyUI
@@ -49,11 +51,11 @@ needs_comfyui = pytest.mark.skipif(not REAL_FOLDER, reason="COMFYUI_DIR names no
 
 # Every option of the real parser in the form of local/kohya/options.json.
 LIST_OPTIONS = """
-import argparse, json, sys
+import argparse, importlib, json, sys
 sys.path.insert(0, sys.argv[1])
-import sdxl_train_network
+script = importlib.import_module(sys.argv[2].removesuffix(".py"))
 options = []
-for action in sdxl_train_network.setup_parser()._actions:
+for action in script.setup_parser()._actions:
     if isinstance(action, argparse._HelpAction):
         continue
     takes = {0: "flag", "*": "many", "+": "many", "?": "maybe"}.get(action.nargs, "one")
@@ -70,11 +72,11 @@ for action in sdxl_train_network.setup_parser()._actions:
 print("RESULT" + json.dumps(options))
 """
 PARSE = """
-import json, sys
+import importlib, json, sys
 sys.path.insert(0, sys.argv[1])
-import sdxl_train_network
+script = importlib.import_module(sys.argv[2].removesuffix(".py"))
 from library import config_util
-args = sdxl_train_network.setup_parser().parse_args(sys.argv[2:])
+args = script.setup_parser().parse_args(sys.argv[3:])
 config = config_util.load_user_config(args.dataset_config)
 config_util.ConfigSanitizer(True, True, False, True).sanitize_user_config(config)
 print("RESULT" + json.dumps(vars(args), default=str))
@@ -94,8 +96,36 @@ def asked(program: str, *argv: str) -> Any:
 
 
 @needs_kohya
-def test_the_pinned_options_are_the_real_ones() -> None:
-    assert json.loads(OPTIONS.read_text())["options"] == asked(LIST_OPTIONS)
+@pytest.mark.parametrize("script", sorted(json.loads(OPTIONS.read_text())["scripts"]))
+def test_the_pinned_options_are_the_real_ones(script: str) -> None:
+    names = {json.dumps(option, sort_keys=True) for option in options_of(script)}
+    assert names == {json.dumps(each, sort_keys=True) for each in asked(LIST_OPTIONS, script)}
+
+
+TRAINED = sorted(
+    name for name, family in FAMILIES.items() if family.training and family.training.kohya
+)
+
+
+@needs_kohya
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_real_parser_of_a_family_reads_its_command_line(
+    name: str, kohya: KohyaOptions, spec: TrainingSpec, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    recipe = FAMILIES[name].training
+    assert recipe is not None
+    assert recipe.kohya is not None
+    models = {option: tmp_path / path for option, path in recipe.kohya.models.items()}
+    options = replace(kohya, recipe=recipe.kohya, models=models)
+    file = tmp_path / "dataset.toml"
+    file.write_text(dataset_toml(spec, dataset))
+    argv = command(options, spec, file, tmp_path / "out")
+    values = asked(PARSE, recipe.kohya.script, *argv[2:])
+    assert values["network_module"].startswith("networks.lora")
+    assert (Path(FOLDER) / f"{values['network_module'].replace('.', '/')}.py").is_file()
+    for option, path in models.items():
+        assert values[option] == str(path)
+    assert (values["output_name"], values["network_dim"]) == (spec.name, spec.rank)
 
 
 @needs_kohya
@@ -105,7 +135,7 @@ def test_the_real_parser_reads_our_command_line(
     file = tmp_path / "dataset.toml"
     file.write_text(dataset_toml(spec, dataset))
     argv = command(kohya, spec, file, tmp_path / "out", Resume(tmp_path / "state", 7))
-    values = asked(PARSE, *argv[2:])
+    values = asked(PARSE, "sdxl_train_network.py", *argv[2:])
     expected = {
         "output_name": spec.name,
         "network_dim": spec.rank,
@@ -139,7 +169,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA after six real steps of sd-scripts."""
     options = KohyaOptions(
-        Path(FOLDER), PYTHON, Path(CHECKPOINT), Path(TOKENIZERS), stall_timeout_s=1800
+        Path(FOLDER),
+        PYTHON,
+        Path(CHECKPOINT),
+        Path(TOKENIZERS),
+        sdxl_kohya(),
+        stall_timeout_s=1800,
     )
     steps: list[TrainingStep] = []
     path = KohyaTrainer(options).train(
@@ -232,7 +267,9 @@ def test_comfyui_trains_and_loads_its_own(
     comfyui: Server, tmp_path: Path, dataset: PreparedDataset
 ) -> None:
     painter = Painter(comfyui, COMFYUI_CHECKPOINT)
-    places = ComfyUIPlaces(COMFYUI_CHECKPOINT, comfyui.input, comfyui.output, "real")
+    places = ComfyUIPlaces(
+        COMFYUI_CHECKPOINT, comfyui.input, comfyui.output, "real", sdxl_comfyui()
+    )
     steps: list[TrainingStep] = []
     with painter.client as client:
         path = ComfyUITrainer(client, places).train(

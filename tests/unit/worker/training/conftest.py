@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.specs import small_spec
+from tests.specs import sdxl_kohya, small_spec
 from worker.training.kohya_command import KohyaOptions
 from worker.training.trainer import PreparedDataset, PreparedPhoto, TrainingSpec
 
@@ -27,4 +27,5 @@ def kohya(tmp_path: Path) -> KohyaOptions:
         python="/opt/python",
         checkpoint=tmp_path / "sd_xl_base_1.0.safetensors",
         tokenizers=Path("/opt/tokenizers"),
+        recipe=sdxl_kohya(),
     )

@@ -94,7 +94,7 @@ def test_what_is_not_finite_diverged(path: Path, part: str, bad: float) -> None:
     ("changes", "sentence"),
     [
         ({"modules": 2}, "adapts 2 layers; 3 or more"),
-        ({"prefix": "unet.m"}, "no SDXL model has"),
+        ({"prefix": "unet.m"}, "names layers as no trainer here does"),
         ({"rank": 3}, "rank 3 where 2"),
         ({"rank": 1}, "rank 1 where 2"),
     ],
