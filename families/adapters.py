@@ -35,6 +35,7 @@ _WEIGHTS: Final = {
     "lora_mid": "mid",
     **{name: name for name in ("a1", "a2", "b1", "b2")},
 }
+_LOKR: Final = frozenset(name for name in _ENDS if name.startswith("lokr_w"))
 # Before `.up.weight` and `.down.weight`, in the order in which they can be told apart.
 _TAILS: Final = (".lora_linear_layer", ".lora", "_lora")
 
@@ -88,7 +89,7 @@ def adapter_of(module: str, parts: Parts) -> Adapter | None:
         return _loha(module, parts)
     if "a1" in parts:
         return _glora(module, parts)
-    if any(part.startswith("lokr_w") for part in parts):
+    if not _LOKR.isdisjoint(parts):
         return _lokr(module, parts)
     return _full(parts)
 

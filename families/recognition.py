@@ -205,16 +205,18 @@ class Recogniser:
 def _adapters(shapes: Mapping[str, Shape]) -> dict[str, Adapter]:
     if not shapes:
         raise LoraRejected("The LoRA file is empty: it has no tensors; train or export it again.")
-    modules: defaultdict[str, dict[str, Shape]] = defaultdict(dict)
+    modules: dict[str, dict[str, Shape]] = {}
     for key, shape in shapes.items():
         found = split_key(key)
         if found is not None:
-            modules[found[0]][found[1]] = shape
-    adapters = {
-        name: adapter
-        for name, parts in modules.items()
-        if (adapter := adapter_of(name, parts)) is not None
-    }
+            modules.setdefault(found[0], {})[found[1]] = shape
+    adapters: dict[str, Adapter] = {}
+    for name, parts in modules.items():
+        # An alpha alone changes nothing, and a file may have thousands of them.
+        alone = len(parts) == 1 and "alpha" in parts
+        adapter = None if alone else adapter_of(name, parts)
+        if adapter is not None:
+            adapters[name] = adapter
     if not adapters:
         raise LoraRejected("The file has no LoRA modules; register a LoRA, not a checkpoint.")
     return adapters
