@@ -37,13 +37,13 @@ class CharacterDeleted(CharacterNotFound):
 
 
 class CharacterInUse(RegistryError):
-    """A sweep met a character that is no tombstone, or no longer one; its files stay."""
+    """A sweep, or an erasure, met a character that is used; its files stay."""
 
     code = ErrorCode.CONFLICT
 
-    def __init__(self, character_id: str) -> None:
+    def __init__(self, character_id: str, message: str | None = None) -> None:
         super().__init__(
-            f"Character {character_id!r} is in use again; its files stay.",
+            message or f"Character {character_id!r} is in use again; its files stay.",
             field="character_id",
             details={"character_id": character_id},
         )

@@ -216,6 +216,12 @@ class JobRecords:
         """Write how the job ended, unless that stands there already; the record that counts."""
         return self.change(job_id, lambda record: record.ended(answer, self._clock()))
 
+    def forget(self, record: JobRecord) -> None:
+        """Remove a record and its markers for good, the record last: it tells where they are."""
+        self.settle(record.id)
+        self._store.delete(_newest_key(record))
+        self._store.delete(_key(record.id))
+
     def settle(self, job_id: str) -> None:
         """Nothing is left to do for this job: its open marker goes."""
         self._store.delete(f"{OPEN}{job_id}")
@@ -224,6 +230,12 @@ class JobRecords:
         """Jobs that are not settled, each with the epoch seconds of its acceptance."""
         for info in self._store.list(OPEN):
             yield info.key.removeprefix(OPEN), info.modified
+
+    def ids(self) -> Iterator[str]:
+        """Every job that has a record, listed or not."""
+        for info in self._store.list(FOLDER):
+            if info.key.endswith(".json") and not info.key.startswith((OPEN, NEWEST)):
+                yield info.key.removeprefix(FOLDER).removesuffix(".json")
 
     def newest_ids(self, *, after: str = "", limit: int = 50) -> Iterator[tuple[str, str]]:
         """(place, id) of jobs, newest first, behind a place of an earlier page."""

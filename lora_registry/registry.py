@@ -31,7 +31,9 @@ from lora_registry.character import (
     usable,
 )
 from lora_registry.conditions import Conditions
+from lora_registry.erasure import Erased, Erasure
 from lora_registry.errors import CharacterDeleted, CharacterNotFound, VersionNotFound
+from lora_registry.job_records import JobRecords
 from lora_registry.listing import CharacterPage, Order, list_page
 from lora_registry.records import CharacterRecords, RecordChange, Replay
 from lora_registry.references import NewCharacter
@@ -310,6 +312,23 @@ class Registry:
             "restore",
             job_id,
         )
+
+    def erase(
+        self,
+        character_id: str,
+        jobs: JobRecords,
+        *,
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> Erased:
+        """Remove everything of a character at once and for good, the records of its jobs too.
+
+        Raises:
+            CharacterNotFound: there is none, nor anything left of one.
+            CharacterInUse: a job of it is under way.
+            StoreError: what is gone stays gone; run it again.
+        """
+        erasure = Erasure(self._store, self._records, jobs, character_id, check_cancelled)
+        return erasure.run()
 
     def _change(
         self, character_id: str, change: RecordChange, verb: str, job_id: str | None

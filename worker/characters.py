@@ -13,20 +13,28 @@ from worker.resources import JobContext, Resources
 from worker.results import (
     CharacterChangedResult,
     CharacterDetailResult,
+    CharacterErasedResult,
     CharacterPageResult,
     CharacterSummary,
 )
 
-CharactersResult = CharacterPageResult | CharacterDetailResult | CharacterChangedResult
+CharactersResult = (
+    CharacterPageResult | CharacterDetailResult | CharacterChangedResult | CharacterErasedResult
+)
 
 
 def run(job: CharactersJob, resources: Resources, context: JobContext) -> CharactersResult:
-    """Do what the action says: `list` returns a page, `get` all versions, the others the head."""
+    """Do what the action says: `list` returns a page, `get` all versions, the others the head.
+
+    `erase` says how much went.
+    """
     if job.action == "list":
         return _list(job, resources)
     character_id = job.character_id or ""  # the contract requires it for every other action
     if job.action == "get":
         return _get(character_id, resources)
+    if job.action == "erase":
+        return _erase(character_id, resources, context)
     if job.action == "create":
         head = create(job, resources, context)
         return CharacterChangedResult(character=head, warnings=_reference_warnings(resources))
@@ -62,6 +70,13 @@ def _get(character_id: str, resources: Resources) -> CharacterDetailResult:
     head = resources.registry.get(character_id, tombstone=True)
     versions = resources.registry.versions(character_id)
     return CharacterDetailResult(character=head, versions=list(versions))
+
+
+def _erase(character_id: str, resources: Resources, context: JobContext) -> CharacterErasedResult:
+    context.progress.report("erasing", 5)
+    check = context.cancel.check
+    gone = resources.registry.erase(character_id, resources.records, check_cancelled=check)
+    return CharacterErasedResult(character_id=character_id, objects=gone.objects, jobs=gone.jobs)
 
 
 def _register(

@@ -283,7 +283,15 @@ class CharactersJob(Request):
 
     task: Literal["characters"]
     action: Literal[
-        "list", "get", "create", "register", "activate", "rollback", "delete", "restore"
+        "list",
+        "get",
+        "create",
+        "register",
+        "activate",
+        "rollback",
+        "delete",
+        "restore",
+        "erase",
     ]
     character_id: CharacterId | None = None
     version: VersionId | None = None

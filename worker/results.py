@@ -171,6 +171,14 @@ class CharacterChangedResult(RegistryResult):
     warnings: list[str] = []
 
 
+class CharacterErasedResult(RegistryResult):
+    """`erase`: what went, in objects of the bucket and records of jobs."""
+
+    character_id: str
+    objects: int
+    jobs: int
+
+
 class PhotoReason(Result):
     """Why a photo was warned about or rejected."""
 
