@@ -7,6 +7,7 @@ result (measured with runpod 1.12.0).
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -77,6 +78,7 @@ class Progress:
         step: int | None = None,
         steps: int | None = None,
         eta_s: float | None = None,
+        loss: float | None = None,
     ) -> None:
         """Say where the job is: `percent` of the whole job, `step` of `steps` of this stage.
 
@@ -89,6 +91,8 @@ class Progress:
             update |= {"step": step, "steps": steps}
         if eta_s is not None:
             update["eta_s"] = round(eta_s)
+        if loss is not None and math.isfinite(loss):  # NaN is no JSON
+            update["loss"] = round(loss, 5)
         with self._lock:
             if self._closing.is_set():
                 return

@@ -5,14 +5,21 @@ import { button, h, icon, replace, say, voice } from "./dom.js";
 import { watching } from "./jobs.js";
 import { busy, failure, empty } from "./parts.js";
 import { t } from "./texts.js";
+import * as character from "./character.js";
+import * as characters from "./characters.js";
+import * as create from "./create.js";
+import * as joblist from "./joblist.js";
+import * as studio from "./studio.js";
+import * as training from "./training.js";
 
+// All views come with the page: one that is fetched on its first use is missing when offline.
 const ROUTES = [
-  [/^\/$/, () => import("./studio.js"), "studio"],
-  [/^\/characters$/, () => import("./characters.js"), "characters"],
-  [/^\/new$/, () => import("./create.js"), "characters"],
-  [/^\/characters\/([a-z0-9_-]+)$/, () => import("./character.js"), "characters"],
-  [/^\/jobs$/, () => import("./joblist.js"), "jobs"],
-  [/^\/jobs\/([A-Za-z0-9_-]+)$/, () => import("./training.js"), "jobs"],
+  [/^\/$/, studio, "studio"],
+  [/^\/characters$/, characters, "characters"],
+  [/^\/new$/, create, "characters"],
+  [/^\/characters\/([a-z0-9_-]+)$/, character, "characters"],
+  [/^\/jobs$/, joblist, "jobs"],
+  [/^\/jobs\/([A-Za-z0-9_-]+)$/, training, "jobs"],
 ];
 const PLACES = [
   ["studio", "#/", "spark"],
@@ -91,7 +98,7 @@ function themeButton() {
 async function show() {
   const mine = ++turn;
   const path = location.hash.slice(1).split("?")[0] || "/";
-  const route = ROUTES.map(([pattern, load, place]) => [path.match(pattern), load, place]).find(
+  const route = ROUTES.map(([pattern, view, place]) => [path.match(pattern), view, place]).find(
     ([match]) => match,
   );
   leave();
@@ -104,6 +111,7 @@ async function show() {
   if (!route) {
     replace(
       main,
+      h("h1", { class: "unseen" }, t.notFound.title),
       empty(
         "cloud",
         t.notFound.title,
@@ -114,7 +122,7 @@ async function show() {
     return;
   }
   try {
-    const view = await (await route[1]()).open(...route[0].slice(1));
+    const view = await route[1].open(...route[0].slice(1));
     if (mine !== turn) {
       view.close?.();
       return;

@@ -87,7 +87,7 @@ class Training {
   }
 
   progress(job) {
-    const { stage, percent = 0, step, steps, eta_s, losses } = job.progress || {};
+    const { stage, percent = 0, step, steps, eta_s, loss } = job.progress || {};
     this.share.value = percent;
     const words = [
       doing(job),
@@ -101,7 +101,7 @@ class Training {
       if (index === at) line.setAttribute("aria-current", "step");
       else line.removeAttribute("aria-current");
     });
-    for (const [each, loss] of losses || []) this.points.set(each, loss);
+    if (step && loss !== undefined) this.points.set(step, loss);
     const points = [...this.points].sort((a, b) => a[0] - b[0]);
     this.steps = steps || this.steps || 1;
     const last = points[points.length - 1];

@@ -132,7 +132,12 @@ class TrainingProgress:
         """Say how far the trainer is; its ETA is that of the training, the longest stage by far."""
         percent = percent_at("training", step.step / max(1, step.steps))
         self._progress.report(
-            "training", percent, step=step.step, steps=step.steps, eta_s=step.eta_s
+            "training",
+            percent,
+            step=step.step,
+            steps=step.steps,
+            eta_s=step.eta_s,
+            loss=step.loss,
         )
 
 

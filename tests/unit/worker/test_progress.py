@@ -22,10 +22,10 @@ class Recorder:
 def test_an_update_says_stage_percent_step_and_steps() -> None:
     sent = Recorder()
     with Progress(sent) as progress:
-        progress.report("sampling", 33.333, step=3, steps=9, eta_s=4.4)
+        progress.report("sampling", 33.333, step=3, steps=9, eta_s=4.4, loss=0.1234567)
         assert sent.arrived.wait(2)
     assert sent.updates == [
-        {"stage": "sampling", "percent": 33.3, "step": 3, "steps": 9, "eta_s": 4}
+        {"stage": "sampling", "percent": 33.3, "step": 3, "steps": 9, "eta_s": 4, "loss": 0.12346}
     ]
 
 
