@@ -327,18 +327,15 @@ class Registry:
             CharacterInUse: a job of it is under way.
             StoreError: what is gone stays gone; run it again.
         """
-        erasure = Erasure(self._store, self._records, jobs, character_id, check_cancelled)
-        return erasure.run()
+        return Erasure(self._store, self._records, jobs, character_id, check_cancelled).run()
 
     def _change(
         self, character_id: str, change: RecordChange, verb: str, job_id: str | None
     ) -> CharacterRecord:
-        write_id = f"{verb}-{layout.job_part(job_id) if job_id else uuid.uuid4().hex}"
-        record = self._records.change(character_id, change, write_id=write_id)
-        log.info(
-            "character changed",
-            extra={"character_id": character_id, "verb": verb, "revision": record.revision},
-        )
+        part = layout.job_part(job_id) if job_id else uuid.uuid4().hex
+        record = self._records.change(character_id, change, write_id=f"{verb}-{part}")
+        facts = {"character_id": character_id, "verb": verb, "revision": record.revision}
+        log.info("character changed", extra=facts)
         return record
 
     def _known_version(self, character_id: str, version: str) -> CharacterVersion:

@@ -5,7 +5,7 @@ before a GPU or a bucket is touched. `docs/contract.schema.json` is generated fr
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -16,6 +16,7 @@ from worker.contract_fields import (
     Augmentation,
     Cfg,
     CharacterId,
+    CharacterUse,
     Count,
     Denoise,
     Fps,
@@ -39,23 +40,15 @@ from worker.contract_fields import (
     Timeout,
     VersionId,
     WorkflowName,
+    check_depth,
+    whole_numbers,
 )
 from worker.errors import InvalidInput
 from worker.refusals import refusal
 
-MAX_INPUT_DEPTH: Final = 16
-_EXACT: Final = 2**53  # above, not every whole number is one that JSON's numbers can say
 MIN_PHOTOS: Final = 5
 MAX_PHOTOS: Final = 100
 DEFAULT_BEST_OF: Final = 4  # of a job that has min_likeness alone
-
-
-class CharacterUse(Strict):
-    """One character of a picture; without version the active one, without strength its own."""
-
-    character_id: CharacterId
-    strength: Strength | None = None
-    version: VersionId | None = None
 
 
 class Request(Strict):
@@ -278,21 +271,15 @@ class TrainJob(Request):
         return self
 
 
+Reading = Literal["list", "get"]
+Change = Literal["create", "register", "activate", "rollback", "delete", "restore", "erase"]
+
+
 class CharactersJob(Request):
     """Reading and changing the registry."""
 
     task: Literal["characters"]
-    action: Literal[
-        "list",
-        "get",
-        "create",
-        "register",
-        "activate",
-        "rollback",
-        "delete",
-        "restore",
-        "erase",
-    ]
+    action: Reading | Change
     character_id: CharacterId | None = None
     version: VersionId | None = None
     source: Source | None = None
@@ -342,38 +329,11 @@ def parse_job(raw: object) -> Job:
     """
     if not isinstance(raw, dict):
         raise InvalidInput("input must be a JSON object with a task.", field="input")
-    _check_depth(raw)
+    check_depth(raw)
     try:
-        return JOB.validate_python(_whole_numbers(raw))
+        return JOB.validate_python(whole_numbers(raw))
     except ValidationError as error:
         raise _invalid(error.errors(include_url=False)) from None
-
-
-def _check_depth(raw: object) -> None:
-    level: list[object] = [raw]
-    for _ in range(MAX_INPUT_DEPTH):
-        level = [child for value in level for child in _children(value)]
-        if not level:
-            return
-    raise InvalidInput(f"input is nested deeper than {MAX_INPUT_DEPTH} levels.", field="input")
-
-
-def _children(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value
-
-
-def _whole_numbers(value: Any) -> Any:
-    """Whole numbers as such: many languages write 20 as 20.0."""
-    if isinstance(value, dict):
-        return {name: _whole_numbers(child) for name, child in value.items()}
-    if isinstance(value, list):
-        return [_whole_numbers(child) for child in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
-        return int(value)
-    return value
 
 
 def _invalid(errors: list[ErrorDetails]) -> InvalidInput:

@@ -1,16 +1,19 @@
 """What the fields of a job may be: the types that the contract is made of, each with its limits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lora_registry import fields
+from worker.errors import InvalidInput
 
 MAX_SEED: Final = 2**64 - 1  # KSampler's own maximum, from its node spec
 MAX_CAPTION: Final = 2000  # characters
 MAX_KEY: Final = 1024  # characters, as S3 has it
+MAX_INPUT_DEPTH: Final = 16
+_EXACT: Final = 2**53  # above, not every whole number is one that JSON's numbers can say
 _PARAM_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA = re.compile(r"data:", re.IGNORECASE)
@@ -162,3 +165,39 @@ class Photo(Source):
 
 
 Inputs = Annotated[dict[str, Source], Field(max_length=16), AfterValidator(_short_plain_names)]
+
+
+class CharacterUse(Strict):
+    """One character of a picture; without version the active one, without strength its own."""
+
+    character_id: CharacterId
+    strength: Strength | None = None
+    version: VersionId | None = None
+
+
+def check_depth(raw: object) -> None:
+    """Raises InvalidInput for what is nested deeper than `MAX_INPUT_DEPTH` levels."""
+    level: list[object] = [raw]
+    for _ in range(MAX_INPUT_DEPTH):
+        level = [child for value in level for child in _children(value)]
+        if not level:
+            return
+    raise InvalidInput(f"input is nested deeper than {MAX_INPUT_DEPTH} levels.", field="input")
+
+
+def _children(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, list):
+        yield from value
+
+
+def whole_numbers(value: Any) -> Any:
+    """Whole numbers as such: many languages write 20 as 20.0."""
+    if isinstance(value, dict):
+        return {name: whole_numbers(child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(child) for child in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return int(value)
+    return value

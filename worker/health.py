@@ -10,9 +10,7 @@ from lora_registry.store import StoreError
 from worker.contract import HealthJob
 from worker.errors import WorkerError
 from worker.generation.jobs import OUT_OF_REACH, loras_out_of_reach
-from worker.likeness.scorer import NAME
-from worker.resources import JobContext, Resources
-from worker.results import (
+from worker.health_results import (
     CacheHealth,
     ComfyUIHealth,
     DiskHealth,
@@ -23,6 +21,8 @@ from worker.results import (
     StorageHealth,
     WorkflowHealth,
 )
+from worker.likeness.scorer import NAME
+from worker.resources import JobContext, Resources
 from worker.training.weights import find_checkpoint
 
 _MAKING: Final = frozenset({"image", "video", "train"})  # the tasks that need models

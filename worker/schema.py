@@ -2,18 +2,32 @@
 
 import json
 import sys
-from typing import Any, get_args
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from worker.contract import JOB
-from worker.results import JobResult
+from worker.health_results import HealthResult
+from worker.results import (
+    CharacterChangedResult,
+    CharacterDetailResult,
+    CharacterErasedResult,
+    CharacterPageResult,
+    ErrorResult,
+    GenerationResult,
+)
+from worker.training_results import TrainResult
+
+_RESULTS: Final = (
+    *(GenerationResult, TrainResult, HealthResult, ErrorResult),
+    *(CharacterPageResult, CharacterDetailResult, CharacterChangedResult, CharacterErasedResult),
+)
 
 
 def contract_schema() -> dict[str, Any]:
     """Jobs as the root; results and errors under `$defs`."""
     schema = JOB.json_schema()
-    for result in get_args(JobResult):
+    for result in _RESULTS:
         of_result = TypeAdapter(result).json_schema(mode="serialization")
         schema["$defs"] |= of_result.pop("$defs", {})
         schema["$defs"][result.__name__] = of_result

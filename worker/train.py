@@ -6,11 +6,9 @@ trained again, what was trained is not trained again, and what was reported is o
 
 import contextlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from families.training import Training
 from lora_registry.character import CharacterRecord, CharacterVersion
 from lora_registry.errors import CharacterDeleted, CharacterNotFound
 from lora_registry.identity import FaceIdentity
@@ -19,25 +17,16 @@ from lora_registry.tensorfile import read_header
 from lora_registry.versions import DEFAULT_STRENGTH, NewVersion
 from worker.cancel import Deadline
 from worker.contract import TrainJob
-from worker.errors import InvalidInput, TrainingDiverged, TrainingFailed
+from worker.errors import TrainingDiverged, TrainingFailed
 from worker.generation.delivery import upload_file
 from worker.instant import create_from_dataset
 from worker.loras import examine
 from worker.resources import JobContext, Resources
-from worker.results import DatasetResult, GateResult, TrainResult
-from worker.settings import Settings, default_python
 from worker.training import defaults
 from worker.training.captions import derived_trigger, ordinary_words, trigger_warning
-from worker.training.comfyui import ComfyUIPlaces, ComfyUITrainer
+from worker.training.engines import checkpoint_of, gpu_of, recipe_of, trainer_of
 from worker.training.gate import SHEET, measure
-from worker.training.handover import (
-    compute_capability,
-    engine_restored,
-    gpu_memory,
-    gpu_released,
-)
-from worker.training.kohya import KohyaTrainer
-from worker.training.kohya_command import KohyaOptions
+from worker.training.handover import compute_capability, gpu_memory
 from worker.training.preparation import IDENTITY, prepare
 from worker.training.record import (
     TrainingRecord,
@@ -49,7 +38,7 @@ from worker.training.record import (
     warnings_of,
 )
 from worker.training.report import record_key, report, sheet_key
-from worker.training.trainer import PreparedDataset, Trainer, TrainingSpec, kept_checkpoints
+from worker.training.trainer import PreparedDataset, TrainingSpec, kept_checkpoints
 from worker.training.weights import (
     Expected,
     check_lora,
@@ -65,6 +54,7 @@ from worker.training.work import (
     bytes_needed,
     require_disk,
 )
+from worker.training_results import DatasetResult, GateResult, TrainResult
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +105,7 @@ def begin(
         FamilyNotFound, InvalidInput: nothing here trains that base model, or not by that trainer.
         EngineUnavailable, Cancelled: ComfyUI, whose previews are part of the job, cannot run.
     """
-    recipe = _recipe(job, resources)
+    recipe = recipe_of(job, resources)
     deadline = Deadline(job.timeout_s or resources.settings.train_timeout_s)
     # A worker whose ComfyUI cannot start says so now, not after hours of training.
     resources.engine.ensure_ready(context.cancel)
@@ -128,7 +118,7 @@ def begin(
         class_noun=job.class_noun or (character.class_noun if character else "person"),
         gpu_memory=gpu_memory(stats),
         recipe=recipe,
-        trainer=_trainer(job, recipe, resources, version),
+        trainer=trainer_of(job, recipe, resources, version),
         deadline=deadline,
         resources=resources,
         context=context,
@@ -172,7 +162,7 @@ def train(work: TrainingWork, spec: TrainingSpec, dataset: PreparedDataset) -> P
     require_disk(work.folder.path, bytes_needed(spec.rank, spec.checkpoints))
     work.progress.at("training")
     folder = work.folder.kept(work.job.trainer)
-    with work.context.timings.phase("training"), _gpu_of(work):
+    with work.context.timings.phase("training"), gpu_of(work):
         path = work.trainer.train(spec, dataset, folder, work.on_step, work.context.cancel)
     work.losses.save()
     return path
@@ -188,7 +178,7 @@ def verify(
         Cancelled.
     """
     settings, trainer = work.resources.settings, work.trainer.name
-    base = _checkpoint(work.recipe, settings)
+    base = checkpoint_of(work.recipe, settings)
     work.progress.at("checking")
     with work.context.timings.phase("checking"):
         check = check_lora(path, _expected(work, spec.rank, spec.alpha), work.context.cancel.check)
@@ -255,7 +245,7 @@ def checkpoint_at(work: TrainingWork, step: int) -> Path:
 def _expected(work: TrainingWork, rank: int, alpha: float | None) -> Expected:
     """What weights of this training must be like."""
     settings = work.resources.settings
-    base = _checkpoint(work.recipe, settings)
+    base = checkpoint_of(work.recipe, settings)
     layers = trained_layers(find_checkpoint(base, settings.model_folders))
     # ComfyUI's trainer trains alpha along, so only kohya's can be held to what was asked for.
     alpha = alpha if work.job.trainer == "kohya" else None
@@ -332,67 +322,3 @@ def _registered_before(
         low = least is not None and measured is not None and measured.score < least
         resources.registry.adopt(version, name=job.name, activate=job.activate and not low)
     return version
-
-
-def _recipe(job: TrainJob, resources: Resources) -> Training:
-    family = resources.families[job.base_model]
-    if family.training is None:
-        raise InvalidInput(
-            f"base_model: nothing here trains {family.title}; train it elsewhere and register "
-            "the LoRA.",
-            field="base_model",
-        )
-    return family.training
-
-
-def _checkpoint(recipe: Training, settings: Settings) -> str:
-    """The model to train, as folder and file below a models folder."""
-    return recipe.checkpoint or f"checkpoints/{settings.train_checkpoint}"
-
-
-def _trainer(
-    job: TrainJob, recipe: Training, resources: Resources, comfyui_version: str
-) -> Trainer:
-    settings, engine = resources.settings, resources.engine
-    checkpoint = _checkpoint(recipe, settings)
-    if job.trainer == "comfyui" and recipe.comfyui is not None:
-        places = ComfyUIPlaces(
-            checkpoint=checkpoint.partition("/")[2],
-            input_directory=engine.input_directory,
-            output_directory=engine.output_directory,
-            version=comfyui_version,
-            recipe=recipe.comfyui,
-        )
-        return ComfyUITrainer(resources.comfyui, places)
-    if job.trainer == "kohya" and recipe.kohya is not None:
-
-        def found(name: str) -> Path:
-            return find_checkpoint(name, settings.model_folders) or Path(name)
-
-        return KohyaTrainer(
-            KohyaOptions(
-                folder=settings.kohya_dir,
-                python=default_python(settings.kohya_dir, settings.kohya_python),
-                checkpoint=found(checkpoint),
-                tokenizers=settings.kohya_tokenizers,
-                recipe=recipe.kohya,
-                models={option: found(name) for option, name in recipe.kohya.models.items()},
-            )
-        )
-    raise InvalidInput(
-        f"trainer: {job.base_model} is trained by {' or '.join(recipe.engines)} here; say so.",
-        field="trainer",
-        details={"base_model": job.base_model, "trainers": list(recipe.engines)},
-    )
-
-
-@contextlib.contextmanager
-def _gpu_of(work: TrainingWork) -> Iterator[None]:
-    """The GPU for the trainer: ComfyUI unloads its models for a process that is not its own."""
-    engine, comfyui, cancel = work.resources.engine, work.resources.comfyui, work.context.cancel
-    if work.job.trainer == "kohya":
-        with gpu_released(engine, comfyui, cancel):
-            yield
-    else:
-        with engine_restored(engine):
-            yield

@@ -1,23 +1,31 @@
 """Image, video and workflow jobs, each put into the words of its workflow, and run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from lora_registry.character import CharacterRecord, migrated
 from worker.contract import ImageJob, WorkflowJob
+from worker.contract_fields import CharacterUse
 from worker.errors import InvalidInput, WorkflowRejected
+from worker.generation.attempt import GenerationRequest
 from worker.generation.clips import finish_clip
 from worker.generation.delivery import FinishOutput
-from worker.generation.generate import GenerationRequest, generate
+from worker.generation.generate import generate
 from worker.generation.inputs import GenerationJob, PlacedInputs, placed_inputs
 from worker.generation.likeness import Wish
 from worker.generation.metadata import stripped
 from worker.generation.products import SUFFIXES, Finished, finish_picture, finish_sound, kind_of
-from worker.generation.used_characters import Choice, check_places, choose_workflow
+from worker.generation.used_characters import (
+    Kind,
+    check_places,
+    default_workflow,
+    reference_workflow,
+)
 from worker.media import ImageFormat
 from worker.resources import JobContext, Resources
 from worker.settings import Settings
@@ -39,6 +47,18 @@ _LOWER: Final = {
     "video": ("frames", "width", "height"),
     "workflow": ("width", "height", "count", "frames"),
 }
+
+
+# Of jobs without a character.
+DEFAULT_WORKFLOWS: Final[Mapping[Kind, str]] = {"image": "sdxl", "video": "svd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A workflow's name, and the records that were read to find it, by character."""
+
+    workflow: str
+    records: Mapping[str, CharacterRecord] = field(default_factory=dict)
 
 
 def run(job: GenerationJob, resources: Resources, context: JobContext) -> dict[str, Any]:
@@ -158,9 +178,9 @@ def _check_binding(
         UnboundRole, InvalidParam: as `bind` says.
     """
     texts = {"prompt": job.prompt, **{f"params.{name}": text for name, text in job.params.items()}}
-    for field, text in texts.items():
-        if isinstance(text, str) and (field == "prompt" or _has_triggers(workflow, field)):
-            check_places(text, field, job.used_characters)
+    for own, text in texts.items():
+        if isinstance(text, str) and (own == "prompt" or _has_triggers(workflow, own)):
+            check_places(text, own, job.used_characters)
     for name in job.sources():
         if name not in workflow.inputs:
             raise UnboundRole(workflow.name, field_of(name), tuple(workflow.inputs))
@@ -253,3 +273,56 @@ def _picture_format(job: GenerationJob, workflow: Workflow) -> ImageFormat | Non
     if isinstance(job, WorkflowJob) and (job.format is None or workflow.kind != "image"):
         return None
     return next((name for name in SUFFIXES if name == job.format), "png")
+
+
+def choose_workflow(
+    kind: Kind,
+    named: str | None,
+    uses: Sequence[CharacterUse],
+    resources: Resources,
+    context: JobContext,
+) -> Choice:
+    """The workflow that a job names, or the default of a base model that all its characters have.
+
+    The base model of the first character's latest version comes first. Characters of whom there are
+    photos and no common base model get a workflow that takes photos. One conditional GET for each
+    character, and none where the job names its workflow.
+
+    Raises:
+        InvalidInput: no workflow here fits the characters, or no base model is common to them.
+        CharacterNotFound, CharacterDeleted, VersionNotFound, StoreError: as the registry says.
+    """
+    if named is not None or not uses:
+        return Choice(named or DEFAULT_WORKFLOWS[kind])
+    with context.timings.phase("registry"):
+        found = resources.pool.map(lambda use: resources.registry.get(use.character_id), uses)
+        records = {record.character_id: record for record in found}
+        known = [_base_models(records[use.character_id], use, resources) for use in uses]
+    common = [name for name in known[0] if all(name in others for others in known[1:])]
+    for base_model in common:
+        workflow = default_workflow(kind, base_model, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    if all(record.references for record in records.values()) and not any(
+        use.version for use in uses
+    ):
+        workflow = reference_workflow(kind, resources)
+        if workflow is not None:
+            return Choice(workflow, records)
+    told = " and ".join(
+        f"{use.character_id!r} was trained on {', '.join(names) or 'nothing'}"
+        for use, names in zip(uses, known, strict=True)
+    )
+    raise InvalidInput(
+        f"character_id: {told}; no {kind} workflow of this worker fits. Add one, or name another.",
+        field="character_id",
+        details={"base_models": sorted({name for names in known for name in names})},
+    )
+
+
+def _base_models(record: CharacterRecord, use: CharacterUse, resources: Resources) -> list[str]:
+    """The base models that a character can be used on, the preferred one first."""
+    if use.version is not None:
+        return [resources.registry.chosen(record, use.version).base_model]
+    families = migrated(record).families
+    return sorted(families, key=lambda name: (name != record.base_model, name))

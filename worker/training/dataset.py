@@ -16,7 +16,6 @@ from worker.contract import MIN_PHOTOS
 from worker.errors import DatasetRejected, ImageRejected
 from worker.media import Picture
 from worker.pictures import Pictures
-from worker.results import DatasetResult, PhotoResult, UnusedFileResult
 from worker.training.captions import Captioner, with_trigger
 from worker.training.fetching import Check, Fetched, Limits, OnShare
 from worker.training.layout import Unused
@@ -32,6 +31,7 @@ from worker.training.photos import (
     size_problem,
 )
 from worker.training.trainer import PreparedDataset, PreparedPhoto
+from worker.training_results import DatasetResult, PhotoResult, UnusedFileResult
 
 GOOD_PHOTOS: Final = 10
 _UNUSED_SHOWN: Final = 100

@@ -19,13 +19,13 @@ from lora_registry.store import StoreError
 from worker.errors import Cancelled, WorkerError
 from worker.generation.used_characters import Trigger, default_workflow, place_triggers
 from worker.likeness.faces import likeness
-from worker.results import CheckpointResult, GateResult
 from worker.training import previews
 from worker.training.drawing import PreviewRow, draw_checkpoints
 from worker.training.preparation import REFERENCE
 from worker.training.previews import Picture, difference
 from worker.training.record import TrainingRecord
 from worker.training.work import TrainingWork
+from worker.training_results import CheckpointResult, GateResult
 from workflows.binding import LoraUse
 from workflows.errors import WorkflowError
 

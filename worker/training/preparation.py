@@ -7,7 +7,6 @@ from PIL import Image
 from lora_registry import layout
 from worker.errors import DatasetRejected
 from worker.generation.delivery import upload_file
-from worker.results import DatasetResult, SubjectResult
 from worker.training.captions import TemplateCaptioner
 from worker.training.dataset import (
     Judged,
@@ -24,6 +23,7 @@ from worker.training.photos import MIN_SHORT_SIDE
 from worker.training.tagger import load_tagger
 from worker.training.trainer import PreparedDataset
 from worker.training.work import TrainingWork
+from worker.training_results import DatasetResult, SubjectResult
 
 IDENTITY: Final = "identity.json"
 """The subject's face in the training's folder, for the record; absent where it is no person."""

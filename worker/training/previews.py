@@ -16,8 +16,8 @@ from worker.comfyui.client import OutputFile
 from worker.errors import Cancelled, ExecutionFailed, WorkerError
 from worker.generation.used_characters import Trigger, default_workflow, place_triggers
 from worker.resources import JobContext, Resources
-from worker.results import PreviewResult, PreviewsResult
 from worker.training.drawing import PreviewRow
+from worker.training_results import PreviewResult, PreviewsResult
 from workflows.binding import LoraUse, Values, bind
 from workflows.errors import WorkflowError
 from workflows.template import Value, Workflow

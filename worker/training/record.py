@@ -13,20 +13,18 @@ from families.training import Training
 from lora_registry.character import VersionLikeness
 from lora_registry.identity import FaceIdentity
 from worker.contract import TrainJob
-from worker.results import (
-    CharacterResult,
-    DatasetResult,
-    GateResult,
-    LoraCheckResult,
-    PreviewsResult,
-    Result,
-    StoredOutput,
-    TrainingSettings,
-)
+from worker.results import CharacterResult, Result, StoredOutput
 from worker.training.captions import length_warning
 from worker.training.dataset import GOOD_PHOTOS
 from worker.training.defaults import chosen
 from worker.training.trainer import TrainingSpec
+from worker.training_results import (
+    DatasetResult,
+    GateResult,
+    LoraCheckResult,
+    PreviewsResult,
+    TrainingSettings,
+)
 
 REPORT_VERSION: Final = 1
 

@@ -16,27 +16,23 @@ from lora_registry.store import ObjectMissing
 from worker.contract import TrainJob
 from worker.generation.delivery import upload_file
 from worker.resources import JobContext, Resources
-from worker.results import (
-    CharacterResult,
-    DatasetResult,
-    GateResult,
-    LoraCheckResult,
-    ManifestResult,
-    OutputResult,
-    PreviewResult,
-    PreviewsResult,
-    Result,
-    StoredOutput,
-    TrainedCharacterResult,
-    TrainingSettings,
-    TrainResult,
-)
+from worker.results import CharacterResult, ManifestResult, OutputResult, Result, StoredOutput
 from worker.storage.upload import content_type_for
 from worker.training import previews
 from worker.training.drawing import draw_curve, draw_sheet
 from worker.training.previews import Previews
 from worker.training.record import TrainingRecord, TrainingReport
 from worker.training.work import TrainingProgress
+from worker.training_results import (
+    DatasetResult,
+    GateResult,
+    LoraCheckResult,
+    PreviewResult,
+    PreviewsResult,
+    TrainedCharacterResult,
+    TrainingSettings,
+    TrainResult,
+)
 
 log = logging.getLogger(__name__)
 

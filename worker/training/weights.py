@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lora_registry.errors import LoraCorrupt
 from lora_registry.tensorfile import TensorFile, read_header
 from worker.errors import TrainingDiverged, TrainingFailed
-from worker.results import LoraCheckResult
+from worker.training_results import LoraCheckResult
 
 _LENGTH_BYTES: Final = 8
 _ALIGNMENT: Final = 8

@@ -14,13 +14,7 @@ from safetensors.numpy import save_file
 from worker.cancel import CancelToken
 from worker.errors import Cancelled, DiskFull, EngineUnavailable
 from worker.resources import Progress
-from worker.results import DatasetResult, PhotoResult
-from worker.training.handover import (
-    compute_capability,
-    engine_restored,
-    gpu_memory,
-    gpu_released,
-)
+from worker.training.handover import compute_capability, engine_restored, gpu_memory, gpu_released
 from worker.training.record import warnings_of
 from worker.training.trainer import TrainingStep
 from worker.training.weights import find_checkpoint, trained_layers
@@ -31,6 +25,7 @@ from worker.training.work import (
     bytes_needed,
     require_disk,
 )
+from worker.training_results import DatasetResult, PhotoResult
 
 GIB = 2**30
 
