@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run serve test lint types schema bench mutants style soak image-test install-test audit requirements image-requirements clean
+.PHONY: help run serve test lint types schema bench mutants style soak page-test image-test install-test audit requirements image-requirements clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -47,6 +47,9 @@ mutants: $(STAMP) ## Change the pure core in a thousand ways and see which no te
 
 soak: $(STAMP) ## Ten minutes of mixed jobs with faults at random, on four workers
 	$(BIN)/python -m local.soak --seconds 600
+
+page-test: $(STAMP) ## The page in a real browser, as a person uses it: needs Chromium
+	$(BIN)/pytest -m browser tests/integration/gateway/test_page.py
 
 image-test: ## Lint, build and run the image, with buildah and podman: as root, on Debian or Ubuntu
 	$(PYTHON) -m builder.image_test

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shutil
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing import Any
 
 import pillow_heif
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # no stubs
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, expect, sync_playwright
 
 from tests.integration.gateway.conftest import GatewayHarness
 from tests.integration.gateway.test_gateway import picture
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.browser]
 
 SECONDS = 1000.0  # Playwright counts in milliseconds
 SERIOUS = {"serious", "critical"}
@@ -144,6 +145,12 @@ def shot(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
+def kept(alerts: list[str], dialog: Dialog) -> None:
+    """Note what a dialog says, and close it."""
+    alerts.append(dialog.message)
+    dialog.dismiss()
+
+
 def trained(page: Page, name: str, count: int = 6) -> None:
     visit(page, "/new")
     page.set_input_files("#files", photos(count))
@@ -156,6 +163,13 @@ def trained(page: Page, name: str, count: int = 6) -> None:
 
 
 def test_from_photos_to_pictures_to_nothing(page: Page, api: GatewayHarness) -> None:
+    make_character(page)
+    make_pictures_and_a_clip(page)
+    roll_back(page)
+    erase(page, api)
+
+
+def make_character(page: Page) -> None:
     visit(page, "/new")
     files = photos(20)
     page.set_input_files("#files", files[:18])
@@ -179,6 +193,8 @@ def test_from_photos_to_pictures_to_nothing(page: Page, api: GatewayHarness) -> 
     accessible(page)
     shot(page, "trained")
 
+
+def make_pictures_and_a_clip(page: Page) -> None:
     page.get_by_role("link", name="Make pictures").click()
     expect(page.get_by_role("button", name="Mira Lind", pressed=True)).to_be_visible()
     page.get_by_label("What should the picture show?").fill("portrait of {trigger} in a garden")
@@ -200,6 +216,8 @@ def test_from_photos_to_pictures_to_nothing(page: Page, api: GatewayHarness) -> 
     expect(page.locator(".tile video")).to_be_visible(timeout=60 * SECONDS)
     shot(page, "studio")
 
+
+def roll_back(page: Page) -> None:
     trained(page, "Mira Lind")
     page.get_by_role("link", name="The character's page").click()
     expect(page.locator(".version")).to_have_count(2)
@@ -211,14 +229,17 @@ def test_from_photos_to_pictures_to_nothing(page: Page, api: GatewayHarness) -> 
     accessible(page)
     shot(page, "character")
 
+
+def erase(page: Page, api: GatewayHarness) -> None:
     page.get_by_role("button", name="Erase for good").click()
     sure = page.get_by_role("button", name="Erase everything")
     expect(sure).to_be_disabled()
     page.get_by_label("Type mira-lind to confirm").fill("mira-lind")
     sure.click()
-    expect(page.locator(".state.completed")).to_be_visible(timeout=60 * SECONDS)
-    reply = api.request("GET", "/characters/mira-lind")
-    assert reply.status_code == 404
+    until = time.monotonic() + 60
+    while api.request("GET", "/characters/mira-lind").status_code != 404:
+        assert time.monotonic() < until, "the character is still there"
+        page.wait_for_timeout(200)
     visit(page, "/characters")
     expect(page.get_by_text("Mira Lind")).to_have_count(0)
 
@@ -226,7 +247,7 @@ def test_from_photos_to_pictures_to_nothing(page: Page, api: GatewayHarness) -> 
 def test_a_training_that_fails_says_why_and_what_to_do(page: Page) -> None:
     visit(page, "/new")
     # What no browser opens is uploaded as it is, and only the worker sees that it is no photo.
-    files = [
+    files: list[Any] = [
         {"name": f"{n}.heic", "mimeType": "image/heic", "buffer": b"no photo" + bytes(n)}
         for n in range(6)
     ]
@@ -245,16 +266,14 @@ def test_a_training_that_fails_says_why_and_what_to_do(page: Page) -> None:
 def test_what_is_no_photo_is_told_at_once_and_not_uploaded(page: Page) -> None:
     visit(page, "/new")
     good = picture(40, 800)
-    page.set_input_files(
-        "#files",
-        [
-            {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": good},
-            {"name": "copy.jpg", "mimeType": "image/jpeg", "buffer": good},
-            {"name": "small.jpg", "mimeType": "image/jpeg", "buffer": picture(1, 100)},
-            {"name": "broken.png", "mimeType": "image/png", "buffer": b"not a picture"},
-            {"name": "<img src=x onerror=alert(1)>.txt", "mimeType": "text/plain", "buffer": b"x"},
-        ],
-    )
+    files: list[Any] = [
+        {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": good},
+        {"name": "copy.jpg", "mimeType": "image/jpeg", "buffer": good},
+        {"name": "small.jpg", "mimeType": "image/jpeg", "buffer": picture(1, 100)},
+        {"name": "broken.png", "mimeType": "image/png", "buffer": b"not a picture"},
+        {"name": "<img src=x onerror=alert(1)>.txt", "mimeType": "text/plain", "buffer": b"x"},
+    ]
+    page.set_input_files("#files", files)
     for state in ("good", "twice", "tiny", "broken", "type"):
         expect(page.locator(f".photos li[data-state={state}]")).to_have_count(1)
     expect(page.get_by_text("4 more photos are needed.")).to_be_visible()
@@ -361,7 +380,7 @@ def test_what_the_api_refuses_is_a_sentence(page: Page) -> None:
 def test_words_that_look_like_markup_are_words(page: Page) -> None:
     visit(page)
     alerts: list[str] = []
-    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+    page.on("dialog", lambda dialog: kept(alerts, dialog))
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
     page.get_by_label("What should the picture show?").fill(evil)
     page.get_by_label("Size").select_option("512x512")

@@ -53,12 +53,14 @@ class Recorder(Progress):
         step: int | None = None,
         steps: int | None = None,
         eta_s: float | None = None,
+        loss: float | None = None,
     ) -> None:
         assert (step is None) is (steps is None)
         self.stages.append(stage)
         self.percents.append(percent)
         self.steps += [] if step is None else [step]
         self.etas += [] if eta_s is None else [eta_s]
+        assert loss is None or step is not None
 
 
 def outputs(result: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -193,7 +193,7 @@ def test_the_stages_make_up_one_percentage() -> None:
     progress.step(TrainingStep(50, 100, 0.1, 2.0))
     progress.at("uploading", 7)
     assert [percent for _, percent, _ in kept] == [4, 47.5, 100]
-    assert kept[1][2] == {"step": 50, "steps": 100, "eta_s": 100.0}
+    assert kept[1][2] == {"step": 50, "steps": 100, "eta_s": 100.0, "loss": 0.1}
 
 
 def test_warnings_say_what_could_be_better() -> None:
