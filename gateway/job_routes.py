@@ -35,11 +35,16 @@ async def generate_video(request: Request, parts: Parts) -> Response:
 
 @router.post("/characters", status_code=202, openapi_extra=takes("TrainJob", "CharactersJob"))
 async def create_character(request: Request, parts: Parts) -> Response:
-    """Train a character from photos; with `source`, register a LoRA file instead."""
+    """Train a character from photos; with `source`, register a LoRA file instead.
+
+    With `references`, 1 to 5 photos, the character is there at once, without a training.
+    """
     body = await json_body(request)
     kind = {"task": "train"}
     if "source" in body:
         kind = {"task": "characters", "action": "register"}
+    elif "references" in body:
+        kind = {"task": "characters", "action": "create"}
     return await accepted(request, parts, {**body, **kind})
 
 

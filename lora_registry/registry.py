@@ -66,8 +66,6 @@ class Registry:
         self._versions = Versions(store, conditions, self._replay, clock)
         self._records = CharacterRecords(store, conditions, self._replay, clock)
 
-    # Reading
-
     def get(self, character_id: str, *, tombstone: bool = False) -> CharacterRecord:
         """The record as it is now: one request, answered 304 when this process has read it before.
 

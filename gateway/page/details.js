@@ -89,7 +89,7 @@ function medium(output) {
 function facts(job, output) {
   const { result = {}, input = {} } = job;
   const used = result.characters || (result.character ? [result.character] : []);
-  const seed = result.seed ?? input.seed;
+  const seed = output.seed ?? result.seed ?? input.seed;
   const lines = [
     [t.details.prompt, result.prompt || input.prompt],
     [
@@ -126,6 +126,7 @@ function facts(job, output) {
         : t.bytes(output.bytes),
     ],
     [t.details.duration, output.frames ? t.details.frames(output.frames, output.fps) : null],
+    [t.details.likeness, likeness(output.likeness)],
     [t.details.workflow, result.workflow?.name],
     [t.details.made, job.created_at ? when(job.created_at) : null],
   ];
@@ -135,6 +136,12 @@ function facts(job, output) {
     {},
     shown.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
   );
+}
+
+/** How alike a picture is to its characters' photos, or why that is not known. */
+function likeness(measured) {
+  if (!measured) return null;
+  return measured.score === undefined ? measured.reason : measured.score.toFixed(2);
 }
 
 function offers(job, output, actions, dialog) {

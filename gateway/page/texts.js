@@ -89,6 +89,7 @@ export const t = {
     size: "Size",
     made: "Made",
     workflow: "Workflow",
+    likeness: "Likeness",
     frames: (frames, fps) => `${frames} frames at ${fps} a second`,
     duration: "Length",
     again: "Again",

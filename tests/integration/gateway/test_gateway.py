@@ -1,5 +1,6 @@
 """The API against the real local stack, one route after another."""
 
+import base64
 import io
 import json
 import threading
@@ -68,6 +69,19 @@ def test_events_end_with_the_result_and_a_known_end_is_not_sent_again(api: Gatew
     assert events[-1] == "completed"
     known = requests.get(url, headers={"Last-Event-ID": last_id}, timeout=10)
     assert known.status_code == 204
+
+
+def test_a_character_of_photos_alone_is_there_at_once(api: GatewayHarness) -> None:
+    photo = base64.b64encode(picture()).decode()
+    reply = api.post(
+        "/characters",
+        {"character_id": "instant", "references": [{"base64": photo}], "class_noun": "woman"},
+        Prefer="wait=60",
+    )
+    job = reply.json()
+    assert job["state"] == "completed", job
+    found = api.get("/characters/instant")
+    assert (found["character"]["character_id"], found["versions"]) == ("instant", []), found
 
 
 def test_photos_are_uploaded_and_trained(api: GatewayHarness) -> None:
