@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from local.s3 import S3Server
-from lora_registry.store import StoreUnavailable
+from lora_registry.store import StoreRefused
 from worker.contract_fields import Source
 from worker.errors import SourceForbidden, SourceUnreachable
 from worker.sources import SourceOptions, SourceReader
@@ -59,5 +59,5 @@ def test_too_large_an_object_is_not_fetched(
 def test_a_bucket_that_is_gone_is_no_missing_source(s3: S3Server) -> None:
     with ObjectStore(replace(s3.options(), bucket="absent")) as store:
         reader = SourceReader(store, SourceOptions())
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreRefused):
             reader.read(Source(key="inputs/a"), field="image")

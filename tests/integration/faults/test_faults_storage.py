@@ -34,6 +34,7 @@ LASTING = {
     "RequestTimeTooSkewed": (403, "clock"),
     "NoSuchBucket": (404, "S3_BUCKET"),
 }
+REFUSED = {"ExpiredToken", "RequestTimeTooSkewed", "NoSuchBucket"}  # trying again cannot help
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_a_passing_fault_costs_time_only(
         *(("GET", "character.json", code) for code in ("SlowDown", "NoSuchBucket")),
     ],
 )
-def test_a_lasting_fault_is_storage_unavailable(
+def test_a_lasting_fault_says_whether_trying_again_helps(
     harness: WorkerHarness, proxy: FaultProxy, method: str, path: str, code: str
 ) -> None:
     status, remedy = LASTING[code]
@@ -121,7 +122,8 @@ def test_a_lasting_fault_is_storage_unavailable(
     character(harness, name)
     proxy.add(Rule("error", method, path, times=FOR_EVER, status=status, code=code))
     result = harness.run(SMALL | {"character_id": name}, job_id=name)
-    assert result["code"] == "storage_unavailable", result
+    assert result["code"] == f"storage_{'refused' if code in REFUSED else 'unavailable'}", result
+    assert result["retryable"] is (code not in REFUSED)
     assert remedy in result["error"]
     proxy.clear()
     assert [key for key in harness.keys("") if f"/{name}/" in key and "outputs" in key] == []
