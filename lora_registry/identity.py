@@ -4,14 +4,13 @@ Biometric data. It lies beside the training's report, `characters/{id}/training/
 it is exported, swept and erased with the character, and no listing of versions meets it.
 """
 
-import threading
-from collections import OrderedDict
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_registry import layout
 from lora_registry.errors import DocumentInvalid
+from lora_registry.records import Memory
 from lora_registry.store import ObjectMissing, Store
 
 _REMEMBERED: Final = 256  # of 128 numbers each
@@ -45,8 +44,7 @@ class Identities:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._memory: OrderedDict[str, FaceIdentity] = OrderedDict()
+        self._memory: Memory[FaceIdentity] = Memory(_REMEMBERED)
 
     def get(self, character_id: str, version: str) -> FaceIdentity | None:
         """A version's identity, from memory after the first time; None where none was kept.
@@ -56,8 +54,7 @@ class Identities:
             DocumentInvalid: what is there is no identity.
         """
         key = layout.identity_key(character_id, version)
-        with self._lock:
-            known = self._memory.get(key)
+        known = self._memory.get(key)
         if known is not None:
             return known
         try:
@@ -66,17 +63,10 @@ class Identities:
             return None
         except ValidationError as error:
             raise DocumentInvalid(key, "it is damaged") from error
-        return self._remember(key, found)
+        return self._memory.put(key, found)
 
     def put(self, character_id: str, version: str, identity: FaceIdentity) -> None:
         """Keep a version's identity. Raises StoreError."""
         key = layout.identity_key(character_id, version)
         self._store.put(key, identity.model_dump_json(indent=1).encode())
-        self._remember(key, identity)
-
-    def _remember(self, key: str, identity: FaceIdentity) -> FaceIdentity:
-        with self._lock:
-            self._memory[key] = identity
-            while len(self._memory) > _REMEMBERED:
-                self._memory.popitem(last=False)
-        return identity
+        self._memory.put(key, identity)

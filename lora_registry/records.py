@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from lora_registry.changes import (
     stamped,
@@ -40,6 +40,38 @@ log = logging.getLogger(__name__)
 _TORN_PAUSES_S: Final = (0.02, 0.1)
 _MAX_FAILURES: Final = 3  # of the kind that the store's client has retried already
 T = TypeVar("T")
+
+
+class Memory(Generic[T]):
+    """The documents that were read or written last, by key; safe to share between threads.
+
+    Args:
+        size: so many are remembered.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._documents: OrderedDict[str, T] = OrderedDict()
+
+    def get(self, key: str) -> T | None:
+        """What is remembered under a key, or None."""
+        with self._lock:
+            return self._documents.get(key)
+
+    def put(self, key: str, document: T) -> T:
+        """Remember a document, and forget the oldest beyond the size; returns it."""
+        with self._lock:
+            self._documents[key] = document
+            self._documents.move_to_end(key)
+            while len(self._documents) > self._size:
+                self._documents.popitem(last=False)
+        return document
+
+    def forget(self, key: str) -> None:
+        """Forget one; nothing to do where none is remembered."""
+        with self._lock:
+            self._documents.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +165,7 @@ class CharacterRecords:
         self._conditions = conditions
         self._replay = replay
         self._clock = clock
-        self._lock = threading.Lock()
-        self._memory: OrderedDict[str, _Stored] = OrderedDict()
+        self._memory: Memory[_Stored] = Memory(_REMEMBERED)
 
     def get(self, character_id: str) -> CharacterRecord | None:
         """The record as it is in the bucket now, tombstones too; None if the store has none.
@@ -201,8 +232,7 @@ class CharacterRecords:
 
     def forget(self, character_id: str) -> None:
         """Drop the memory of a record that was removed."""
-        with self._lock:
-            self._memory.pop(character_id, None)
+        self._memory.forget(character_id)
 
     def _attempt(
         self, stored: _Stored | None, change: RecordChange, write_id: str
@@ -237,8 +267,7 @@ class CharacterRecords:
 
     def _read_once(self, character_id: str) -> _Stored:
         key = record_key(character_id)
-        with self._lock:
-            known = self._memory.get(character_id)
+        known = self._memory.get(character_id)
         if known is None:
             found = self._store.get(key)
         else:
@@ -249,13 +278,7 @@ class CharacterRecords:
         return self._remember(_own_record(found.body, character_id), found.etag)
 
     def _remember(self, record: CharacterRecord, etag: str) -> _Stored:
-        stored = _Stored(record, etag)
-        with self._lock:
-            self._memory[record.character_id] = stored
-            self._memory.move_to_end(record.character_id)
-            while len(self._memory) > _REMEMBERED:
-                self._memory.popitem(last=False)
-        return stored
+        return self._memory.put(record.character_id, _Stored(record, etag))
 
 
 def _own_record(body: bytes, character_id: str) -> CharacterRecord:

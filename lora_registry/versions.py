@@ -1,8 +1,6 @@
 """Versions in the bucket: immutable documents, one for each LoRA, and the weights they name."""
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from lora_registry.character import (
 )
 from lora_registry.conditions import Conditions
 from lora_registry.errors import DocumentInvalid, VersionNotFound, refused_as
-from lora_registry.records import Replay, unless_torn
+from lora_registry.records import Memory, Replay, unless_torn
 from lora_registry.store import ObjectMissing, PreconditionFailed, Store
 from lora_registry.tensorfile import sha256_of
 
@@ -83,8 +81,7 @@ class Versions:
         self._conditions = conditions
         self._replay = replay
         self._clock = clock
-        self._lock = threading.Lock()
-        self._memory: OrderedDict[str, CharacterVersion] = OrderedDict()
+        self._memory: Memory[CharacterVersion] = Memory(_REMEMBERED)
 
     def get(self, character_id: str, version: str) -> CharacterVersion:
         """One document, from memory after the first time.
@@ -94,8 +91,7 @@ class Versions:
             StoreError: the store did not say.
         """
         key = layout.version_key(character_id, version)
-        with self._lock:
-            known = self._memory.get(key)
+        known = self._memory.get(key)
         if known is not None:
             return known
         try:
@@ -200,11 +196,7 @@ class Versions:
         )
 
     def _remember(self, version: CharacterVersion) -> CharacterVersion:
-        with self._lock:
-            self._memory[layout.version_key(version.character_id, version.id)] = version
-            while len(self._memory) > _REMEMBERED:
-                self._memory.popitem(last=False)
-        return version
+        return self._memory.put(layout.version_key(version.character_id, version.id), version)
 
 
 def checked(new: NewVersion) -> NewVersion:
