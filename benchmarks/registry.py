@@ -25,15 +25,8 @@ from benchmarks.tuned_boto3 import tuned_boto3
 from local.lora_file import write_demo_lora
 from local.s3 import S3Server
 from lora_registry.cache import LoraCache
-from lora_registry.changes import (
-    activated,
-    first_record,
-    stamped,
-)
-from lora_registry.character import (
-    CharacterRecord,
-    UsableVersion,
-)
+from lora_registry.changes import activated, first_record, stamped
+from lora_registry.character import CharacterRecord, UsableVersion
 from lora_registry.layout import newest_key, record_key, version_key
 from lora_registry.listing import Order
 from lora_registry.registry import Registry

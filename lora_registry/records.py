@@ -15,14 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from lora_registry.changes import (
-    stamped,
-)
-from lora_registry.character import (
-    CharacterRecord,
-    milliseconds,
-    parse_record,
-)
+from lora_registry.changes import stamped
+from lora_registry.character import CharacterRecord, milliseconds, parse_record
 from lora_registry.conditions import Conditions
 from lora_registry.errors import DocumentInvalid, WriteConflict
 from lora_registry.layout import newest_key, record_key

@@ -19,14 +19,8 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from lora_registry import layout
-from lora_registry.changes import (
-    swept,
-)
-from lora_registry.character import (
-    CharacterRecord,
-    milliseconds,
-    parse_version,
-)
+from lora_registry.changes import swept
+from lora_registry.character import CharacterRecord, milliseconds, parse_version
 from lora_registry.conditions import Conditions
 from lora_registry.errors import CharacterInUse, CharacterNotFound, DocumentInvalid
 from lora_registry.listing import all_character_ids

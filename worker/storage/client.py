@@ -23,9 +23,7 @@ from botocore.exceptions import (
     IncompleteReadError,
     ResponseStreamingError,
 )
-from botocore.exceptions import (
-    ConnectionError as ConnectionFailed,
-)
+from botocore.exceptions import ConnectionError as ConnectionFailed
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
